@@ -1,0 +1,26 @@
+"""The errors that this package raises on purpose."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message names the thing, its value and the remedy.
+
+    The command line prints it as one line, without a traceback, and exits with status 2.
+    """
+
+
+class TrainingDivergedError(RuntimeError):
+    """A prediction, loss or gradient was not finite; the weights were not updated with it.
+
+    Attributes:
+        step: the optimizer step that was not taken.
+    """
+
+    def __init__(self, what: str, step: int, batch_ids: list[str], last_checkpoint: str | None) -> None:
+        self.step = step
+        super().__init__(
+            f"{what} not finite at step {step} (batch: {', '.join(batch_ids)}); "
+            f"last good checkpoint: {last_checkpoint or 'none was written yet'}. "
+            "A lower learning rate, optim.clip_grad_norm or task.label_rescaling may help."
+        )

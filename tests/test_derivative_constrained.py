@@ -1,0 +1,262 @@
+import copy
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch_geometric.nn import GraphNorm
+from torch_geometric.nn.models import DimeNetPlusPlus, SchNet
+
+from ocp_dc.activations import IntegratedSoftplus, IReLU
+from ocp_dc.derivative_constrained import ReplacedSite, denormalize, replace_activations
+from ocp_dc.errors import InputError
+
+
+def paths(sites):
+    return [site.path for site in sites]
+
+
+class Scaled(nn.Module):
+    """Like GemNet's ScaledSiLU: recognised by its name, its inner SiLU being no site of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self._activation = nn.SiLU()
+
+
+ScaledSiLU = type("ScaledSiLU", (Scaled,), {})
+
+
+class Branch(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+        self.act = act
+
+    def forward(self, x):
+        return self.act(self.lin(x))
+
+
+class Pair(NamedTuple):
+    first: object
+    second: object
+
+
+def test_replaced_mlp_equals_hand_built_mlp():
+    def mlp(act):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 8), act(), nn.Linear(8, 8), act(), nn.Linear(8, 1)).eval()
+
+    model, x = mlp(nn.SiLU), torch.randn(5, 3)
+    before = model(x)
+    sites = replace_activations(model, "irelu")
+    assert sites == [ReplacedSite("1", "SiLU", "IReLU"), ReplacedSite("3", "SiLU", "IReLU")]
+    assert torch.equal(model(x), mlp(IReLU)(x))
+    assert not torch.allclose(model(x), before)
+    assert not model[1].training
+
+
+def test_gradient_of_the_derivative_reaches_every_weight():
+    model = nn.Sequential(nn.Linear(3, 8), nn.Softplus(), nn.Linear(8, 1))
+    replace_activations(model, "integrated_softplus")
+    x = torch.randn(5, 3, requires_grad=True)
+    (force,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+    gradients = torch.autograd.grad(force.pow(2).sum(), [model[0].weight, model[0].bias, model[2].weight])
+    assert all(g.abs().sum() > 0 for g in gradients)
+
+
+def test_shared_instance_is_replaced_at_every_parent_and_stays_shared():
+    act = nn.SiLU()
+    model = nn.ModuleDict({"a": Branch(act), "b": Branch(act), "c": Branch(nn.SiLU())})
+    model["a"].activation = act
+    sites = replace_activations(model, nn.PReLU)
+    assert sorted(paths(sites)) == ["a.act", "a.activation", "b.act", "c.act"]
+    assert model["a"].act is model["a"].activation is model["b"].act
+    assert model["c"].act is not model["a"].act
+
+
+@pytest.mark.parametrize("function", [F.silu, torch.relu, F.leaky_relu_, partial(F.elu, alpha=0.5), torch.tanh])
+def test_function_kept_as_attribute(function):
+    model, x = Branch(function), torch.randn(2, 4)
+    (site,) = replace_activations(model, "irelu")
+    assert (site.path, site.new) == ("act", "IReLU")
+    assert site.old == getattr(function, "func", function).__name__
+    assert dict(model.named_children())["act"] is model.act
+    assert torch.equal(model(x), IReLU()(model.lin(x)))
+
+
+def test_containers_kept_as_attributes():
+    model = nn.Module()
+    model.listed = [F.silu, nn.Linear(2, 2), [nn.ReLU()]]
+    model.fixed = (nn.ReLU(), "relu", (F.relu, nn.Softplus()))
+    model.named = Pair(nn.ELU(), 3)
+    model.keyed = {"x": F.gelu, 5: Branch(nn.Tanh())}
+    sites = replace_activations(model, "irelu")
+    assert set(paths(sites)) == {
+        *("listed.0", "listed.2.0", "fixed.0", "fixed.2.0", "fixed.2.1", "named.0", "keyed.x", "keyed.5.act")
+    }
+    replaced = [model.listed[0], model.listed[2][0], model.fixed[0], *model.fixed[2], model.named.first]
+    assert all(isinstance(item, IReLU) for item in [*replaced, model.keyed["x"], model.keyed[5].act])
+    assert isinstance(model.named, Pair)
+    assert model.fixed[1] == "relu"
+    assert isinstance(model.listed[1], nn.Linear)
+
+
+def test_cyclic_references_end():
+    model = nn.ModuleList([Branch(nn.SiLU()) for _ in range(12)])
+    for branch in model:
+        branch.siblings = [model, *model]
+    model.itself = [model]
+    model.itself.append(model.itself)
+    assert paths(replace_activations(model, "irelu")) == [f"{i}.act" for i in range(12)]
+
+
+def test_wrapped_activation_is_one_site_and_gates_and_layers_are_none():
+    model = nn.ModuleDict({"scaled": Branch(ScaledSiLU()), "gate": nn.Sigmoid(), "weights": nn.Softmax(dim=-1)})
+    model["LinearReLU"] = type("LinearReLU", (nn.Sequential,), {})(nn.Linear(2, 2), nn.ReLU())
+    model.gate_function = torch.sigmoid
+    assert paths(replace_activations(model, "irelu")) == ["scaled.act", "LinearReLU.1"]
+    assert isinstance(model["scaled"].act, IReLU)
+    assert isinstance(model["gate"], nn.Sigmoid)
+
+
+def test_where_chooses_sites():
+    def model():
+        return nn.ModuleDict({name: Branch(nn.SiLU()) for name in ("body", "head1", "head2")})
+
+    assert paths(replace_activations(model(), "irelu", where="head*")) == ["head1.act", "head2.act"]
+    assert paths(replace_activations(model(), "irelu", where=["body.act", "*2.act"])) == ["body.act", "head2.act"]
+    assert paths(replace_activations(model(), "irelu", where=lambda path: "body" in path)) == ["body.act"]
+
+
+def test_pattern_without_a_match_changes_nothing():
+    model = nn.ModuleDict({"body": Branch(nn.SiLU())})
+    with pytest.raises(InputError, match=r"'haed\.\*' matches no activation site of ModuleDict.*body\.act \(SiLU\)"):
+        replace_activations(model, "irelu", where=["body.*", "haed.*"])
+    assert isinstance(model["body"].act, nn.SiLU)
+
+
+def test_zero_replacements_is_an_error():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid(), nn.ReLU())
+    with pytest.raises(InputError, match=r"No activation of Sequential .*1 \(Sigmoid\), 2 \(ReLU\)"):
+        replace_activations(model, "irelu", where=lambda path: False)
+    with pytest.raises(InputError, match="left out: none"):
+        replace_activations(nn.Linear(2, 2), "irelu")
+
+
+def test_unknown_activation_changes_nothing():
+    model = nn.Sequential(nn.SiLU())
+    with pytest.raises(ValueError, match="Unknown activation 'irelo'"):
+        replace_activations(model, "irelo")
+    assert isinstance(model[0], nn.SiLU)
+
+
+def test_replaced_activations_can_be_replaced_again():
+    model = nn.Sequential(nn.SiLU())
+    replace_activations(model, "irelu")
+    assert replace_activations(model, "integrated_softplus")[0].old == "IReLU"
+    assert isinstance(model[0], IntegratedSoftplus)
+
+
+def test_transformer_layer_uses_the_replacement_in_eval_mode():
+    layer = nn.TransformerEncoderLayer(4, 1, 8, batch_first=True, norm_first=True).eval()
+    replace_activations(layer, "irelu")
+    denormalize(layer)
+    x = torch.randn(2, 3, 4)
+    with_gradient = layer(x)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), with_gradient)
+    y = x + layer.self_attn(x, x, x)[0]
+    torch.testing.assert_close(with_gradient, y + layer.linear2(IReLU()(layer.linear1(y))))
+
+
+@pytest.fixture
+def molecule():
+    z = torch.tensor([6, 1, 1, 8, 6, 1])
+    torch.manual_seed(1)
+    pos = torch.randn(6, 3) * 1.5
+    i, j = torch.combinations(torch.arange(6), 2).T
+    return z, pos, torch.stack([torch.cat([i, j]), torch.cat([j, i])])
+
+
+def test_schnet_of_pyg(molecule):
+    z, pos, edges = molecule
+    distances = (pos[edges[0]] - pos[edges[1]]).norm(dim=-1)
+    torch.manual_seed(0)
+    model = SchNet(16, 16, 2, 10, interaction_graph=lambda pos, batch: (edges, distances))
+    before = model(z, pos)
+    sites = replace_activations(model, "irelu")
+    # The filter network is held twice, by the block and by its convolution: one place, under the shorter path.
+    assert set(paths(sites)) == {"act", *(f"interactions.{i}.{place}" for i in range(2) for place in ("mlp.1", "act"))}
+    assert {site.old for site in sites} == {"ShiftedSoftplus"}
+    assert all(block.conv.nn[1] is block.mlp[1] for block in model.interactions)
+    assert not any("ShiftedSoftplus" in type(m).__name__ for m in model.modules())
+    assert not torch.allclose(model(z, pos), before)
+
+
+@pytest.mark.parametrize("act", ["swish", "silu"])
+def test_dimenet_of_pyg(act):
+    model = DimeNetPlusPlus(16, 1, 2, 8, 4, 16, num_spherical=2, num_radial=2, act=act)
+    # Embedding, 2 interactions (each with 1 + 2 residual layers), 3 output blocks.
+    assert len(replace_activations(copy.deepcopy(model), "irelu")) == 1 + 2 * (1 + 3) + 3
+    sites = replace_activations(model, "irelu", where="output_blocks.*")
+    assert paths(sites) == [f"output_blocks.{i}.act" for i in range(3)]
+    assert all(isinstance(block.act, IReLU) for block in model.output_blocks)
+    assert not isinstance(model.interaction_blocks[0].act, IReLU)
+
+
+class EquivariantLayerNormArray(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm_l0 = nn.LayerNorm(4)
+
+
+def norms():
+    return nn.ModuleDict(
+        {
+            "batch": nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)),
+            "sync": nn.SyncBatchNorm(4),
+            "layer": nn.LayerNorm(4),
+            "group": nn.GroupNorm(2, 4),
+            "instance": nn.InstanceNorm2d(4),
+            "graph": GraphNorm(4),
+            "equivariant": EquivariantLayerNormArray(),
+        }
+    )
+
+
+def test_denormalize_batch_leaves_the_other_norms():
+    model = norms()
+    assert sorted(paths(denormalize(model, "batch"))) == ["batch.1", "sync"]
+    x = torch.randn(3, 4)
+    assert torch.equal(model["batch"](x), model["batch"][0](x))
+    assert isinstance(model["layer"], nn.LayerNorm)
+    with pytest.raises(InputError, match=r"No normalization of ModuleDict .* left out: layer \(LayerNorm\)"):
+        denormalize(model, "batch")
+
+
+def test_denormalize_all():
+    model = norms()
+    assert {s.path: s.old for s in denormalize(model)} == {
+        "batch.1": "BatchNorm1d",
+        "sync": "SyncBatchNorm",
+        "layer": "LayerNorm",
+        "group": "GroupNorm",
+        "instance": "InstanceNorm2d",
+        "graph": "GraphNorm",
+        "equivariant": "EquivariantLayerNormArray",
+    }
+    assert isinstance(model["graph"], nn.Identity)
+    x = torch.randn(3, 4)
+    assert model["graph"](x, torch.zeros(3, dtype=torch.long)) is x
+    assert [name for name, _ in model.named_parameters()] == ["batch.0.weight", "batch.0.bias"]
+
+
+def test_denormalize_where_and_errors():
+    assert paths(denormalize(norms(), "all", where="*er")) == ["layer"]
+    with pytest.raises(InputError, match="'none'; use one of: batch, all"):
+        denormalize(norms(), "none")
+    with pytest.raises(InputError, match=r"'x\*' matches no normalization site"):
+        denormalize(norms(), "all", where="x*")

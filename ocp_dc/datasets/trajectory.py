@@ -1,0 +1,174 @@
+"""Conformations of one molecule as they stand in a file: a stream of blocks, and the checks they must pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.formula import Formula
+
+from ocp_dc.datasets.manifest import ENERGY_UNITS_IN_EV
+from ocp_dc.errors import InputError
+
+MD17_ENERGY_UNIT = "kcal/mol"
+MAX_ATOMIC_NUMBER = 118
+SMALLEST_DISTANCE = 0.1
+BLOCK_ROWS = 1024
+# bounds the pair distances of a block, whatever the size of the molecule
+BLOCK_PAIRS = 1 << 18
+
+_ENERGY_UNIT_SPELLINGS = {name.lower(): name for name in ENERGY_UNITS_IN_EV} | {
+    "kcal mol-1": "kcal/mol",
+    "kcal/mole": "kcal/mol",
+    "ha": "Hartree",
+}
+
+
+@dataclass(frozen=True)
+class Conformations:
+    """Some conformations of one molecule of A atoms.
+
+    Attributes:
+        rows: (b,) their numbers in the file, from 0.
+        energies: (b,) float64.
+        forces: (b, A, 3) float64.
+        positions: (b, A, 3) float64, Angstrom.
+    """
+
+    rows: np.ndarray
+    energies: np.ndarray
+    forces: np.ndarray
+    positions: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, selection: slice | np.ndarray) -> Conformations:
+        return Conformations(
+            self.rows[selection], self.energies[selection], self.forces[selection], self.positions[selection]
+        )
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A file of conformations of one molecule, read block by block.
+
+    Attributes:
+        path: the file.
+        layout: ``MD17`` (sGDML's too), ``rMD17`` or ``extxyz``.
+        count: number of conformations, N.
+        atomic_numbers: (A,) int64.
+        molecule: its name as the file states it, else the file's name.
+        theory: as the file states it, else ``not stated``.
+        energy_unit: one of ``ENERGY_UNITS_IN_EV``.
+        units_from: ``file``, ``option`` or ``assumed``.
+    """
+
+    path: Path
+    layout: str
+    count: int
+    atomic_numbers: np.ndarray
+    molecule: str
+    theory: str
+    energy_unit: str
+    units_from: str
+
+    @property
+    def formula(self) -> str:
+        """The composition in Hill order, such as C2H6O."""
+        return hill_formula(self.atomic_numbers)
+
+    @property
+    def block_rows(self) -> int:
+        """Conformations in a block, so that a block's memory is bounded."""
+        return min(BLOCK_ROWS, max(1, BLOCK_PAIRS // len(self.atomic_numbers) ** 2))
+
+    def blocks(self) -> Iterator[Conformations]:
+        """All conformations in order, unchecked; memory does not grow with their number.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        raise NotImplementedError
+
+
+def check_conformations(path: Path, conformations: Conformations) -> None:
+    """Refuses labels and positions that are not finite, and atoms closer than 0.1 Angstrom.
+
+    Raises:
+        InputError: naming the first such conformation, counted from 0.
+    """
+    for name in ("energies", "forces", "positions"):
+        values = getattr(conformations, name)
+        finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        if not finite.all():
+            row = conformations.rows[finite.argmin()]
+            raise InputError(f"{path}: conformation {row} has NaN or infinite {name}; remove it from the file")
+    first, second = np.triu_indices(conformations.positions.shape[1], k=1)
+    distances = np.linalg.norm(conformations.positions[:, first] - conformations.positions[:, second], axis=-1)
+    too_close = np.argwhere(distances < SMALLEST_DISTANCE)
+    if len(too_close):
+        offset, pair = too_close[0]
+        raise InputError(
+            f"{path}: in conformation {conformations.rows[offset]}, atoms {first[pair]} and {second[pair]} are "
+            f"{distances[offset, pair]:.3g} Angstrom apart, less than {SMALLEST_DISTANCE}; "
+            "remove it from the file, or check that positions are in Angstrom"
+        )
+
+
+def check_atomic_numbers(path: Path, numbers: np.ndarray) -> np.ndarray:
+    """Atomic numbers (A,) as int64.
+
+    Raises:
+        InputError: they are not one row of integers from 1 to 118.
+    """
+    if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: the atomic numbers are {numbers.dtype} of shape {numbers.shape}; "
+            "one row of integers for all conformations is needed"
+        )
+    wrong = (numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)
+    if wrong.any():
+        atom = wrong.argmax()
+        raise InputError(
+            f"{path}: atom {atom} has the atomic number {numbers[atom]}, which is not from 1 to {MAX_ATOMIC_NUMBER}"
+        )
+    return numbers.astype(np.int64)
+
+
+def resolve_energy_unit(path: Path, stated: str, option: str | None) -> tuple[str, str]:
+    """The energy unit, and where it is from: ``file``, ``option`` or ``assumed`` (kcal/mol, MD17's).
+
+    Args:
+        path: the file, for messages.
+        stated: what the file says; empty or ``unknown`` if it does not.
+        option: what the user says.
+
+    Raises:
+        InputError: a unit is unknown, or the two contradict each other.
+    """
+    in_file = None if stated.strip().lower() in ("", "unknown") else _known_unit(f"{path}: e_unit is", stated)
+    given = None if option is None else _known_unit("--units", option)
+    if in_file is None:
+        return (MD17_ENERGY_UNIT, "assumed") if given is None else (given, "option")
+    if given not in (None, in_file):
+        raise InputError(f"{path} states its energies in {in_file}, --units says {given}; leave --units out")
+    return in_file, "file"
+
+
+def _known_unit(where: str, unit: str) -> str:
+    try:
+        return _ENERGY_UNIT_SPELLINGS[unit.strip().lower()]
+    except KeyError:
+        known = ", ".join(ENERGY_UNITS_IN_EV)
+        raise InputError(f"{where} {unit!r}, which is not one of {known}; convert the labels to one of them") from None
+
+
+def hill_formula(atomic_numbers: np.ndarray) -> str:
+    """The composition of a molecule in Hill order."""
+    counts = Counter(chemical_symbols[number] for number in atomic_numbers)
+    return Formula.from_dict(counts).format("hill")

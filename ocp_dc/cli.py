@@ -1,0 +1,135 @@
+"""The `ocp-dc` command. Training, validation and prediction are the host's, with its flags."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from fairchem.core import _cli as host
+from fairchem.core.common import distutils
+from fairchem.core.common.flags import flags
+from fairchem.core.common.registry import registry
+from fairchem.core.common.utils import build_config
+
+import ocp_dc
+from ocp_dc.config_keys import check_sections
+from ocp_dc.datasets.commands import add_md17_commands
+from ocp_dc.errors import InputError, TrainingDivergedError
+from ocp_dc.evaluation import TestErrors, evaluate, write_result
+
+HOST_MODES = ("train", "validate", "predict")
+
+
+class Runner(host.Runner):
+    """The host's, but of this package: unpickling it, in a rank or a SLURM job, imports and registers everything."""
+
+
+def run_rank(config: dict) -> None:
+    """What each local rank does."""
+    Runner()(config)
+
+
+def run_host(mode: str, arguments: list[str]) -> int:
+    """`fairchem --mode MODE ARGUMENTS`, on the CPU where there is no GPU."""
+    args, overrides = flags.get_parser().parse_known_args(["--mode", mode, *arguments])
+    if not args.config_yml.is_file():
+        raise InputError(f"--config-yml {args.config_yml}: no such file")
+    check_sections(build_config(args, overrides))
+    if args.checkpoint and not Path(args.checkpoint).is_file():
+        raise InputError(f"--checkpoint {args.checkpoint}: no such file")
+    if not torch.cuda.is_available() and not args.submit:
+        args.cpu = True
+    host.Runner, host.runner_wrapper = Runner, run_rank
+    try:
+        host.main(args, overrides)
+    finally:
+        # after an error the host leaves its process group, and its open LMDBs, behind
+        distutils.cleanup()
+        gc.collect()
+    return 0
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    out = args.out or Path(args.checkpoint).parent / "result.json"
+    if out.exists() and not args.overwrite:
+        raise InputError(f"{out} exists; name another file with --out, or give --overwrite")
+    errors, _ = evaluate(args.checkpoint, args.data, args.batch_size, args.cpu)
+    print(format_errors(errors))
+    write_result(out, errors, args.checkpoint, args.data)
+    print(f"written to {out}")
+    return 0
+
+
+def format_errors(errors: TestErrors) -> str:
+    """The test errors as a table for the terminal."""
+    unit = errors.energy_unit
+    rows = [
+        ("conformations", f"{errors.conformations}", ""),
+        ("energy MAE", f"{errors.energy_mae:.4f} {unit}", f"{errors.energy_mae_eV:.5f} eV"),
+        ("force MAE", f"{errors.force_mae:.4f} {unit}/Å", f"{errors.force_mae_eV_per_angstrom:.5f} eV/Å"),
+        ("EFwT", f"{100 * errors.efwt:.1f} %", "energy within 0.02 eV and every force component within 0.03 eV/Å"),
+    ]
+    return "\n".join(f"{name:<15}{in_source_units:>24}   {note}".rstrip() for name, in_source_units, note in rows)
+
+
+def run_info(_: argparse.Namespace) -> int:
+    for name in ("ocp_dc", "fairchem-core", "torch", "torch-geometric"):
+        print(f"{name:<16}{version(name)}")
+    for name in ("torch_scatter", "torch_sparse"):
+        supplied = name in sys.modules and sys.modules[name].__name__.startswith(ocp_dc.__name__)
+        print(f"{name:<16}{'stand-in of ocp_dc' if supplied else 'installed'}")
+    print(f"{'device':<16}{torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
+    print(f"{'models':<16}{', '.join(sorted(registry.mapping['model_name_mapping']))}")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ocp-dc", description=ocp_dc.__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for mode in HOST_MODES:
+        commands.add_parser(
+            mode, help=f"fairchem's {mode}: --config-yml FILE and the host's other flags", add_help=False
+        )
+    add_md17_commands(commands)
+
+    evaluation = commands.add_parser("evaluate", help="test errors of a checkpoint")
+    evaluation.add_argument("--checkpoint", required=True, help="checkpoint.pt of a run (it is unpickled: trust it)")
+    evaluation.add_argument("--data", required=True, type=Path, help="LMDB folder or file (it is unpickled: trust it)")
+    evaluation.add_argument("--batch-size", type=int, default=1, help="default 1, as in the paper")
+    evaluation.add_argument("--out", type=Path, help="default: result.json beside the checkpoint")
+    evaluation.add_argument("--overwrite", action="store_true", help="replace an existing result file")
+    evaluation.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
+    evaluation.set_defaults(func=run_evaluate)
+
+    commands.add_parser("info", help="versions, device, models").set_defaults(func=run_info)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point: 0 success, 1 training diverged, 2 input that cannot be used, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments and arguments[0] in HOST_MODES:
+            return run_host(arguments[0], arguments[1:])
+        args = build_parser().parse_args(arguments)
+        return args.func(args)
+    except InputError as error:
+        print(f"ocp-dc: error: {error}", file=sys.stderr)
+        return 2
+    except TrainingDivergedError as error:
+        print(f"ocp-dc: training diverged: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ocp-dc: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        logging.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

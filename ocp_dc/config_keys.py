@@ -1,0 +1,134 @@
+"""Config keys that nothing reads are errors: a misspelt setting must not silently leave its default in place."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch.optim.lr_scheduler
+from fairchem.core.common.registry import registry
+
+from ocp_dc.activations import activation
+from ocp_dc.errors import InputError
+
+SECTIONS = {
+    *("amp", "checkpoint", "cpu", "dataset", "distributed_backend", "evaluation_metrics", "gp_gpus"),
+    *(
+        "hide_eval_progressbar",
+        "identifier",
+        "is_debug",
+        "logger",
+        "loss_functions",
+        "mode",
+        "model",
+        "optim",
+        "outputs",
+    ),
+    *("print_every", "run_dir", "seed", "slurm", "submit", "summit", "task", "timeout", "timestamp_id", "trainer"),
+    "world_size",
+}
+TASK = {
+    *("label_rescaling", "reference_energy"),
+    *("dataset", "eval_relaxations", "num_relaxation_batches", "prediction_dtype", "relax_dataset", "relax_opt"),
+    *("relax_cell", "relax_volume", "relaxation_fmax", "relaxation_steps", "save_full_traj"),
+    *("set_deterministic_scatter", "strict_load", "write_pos"),
+}
+OPTIM = {
+    *("batch_size", "checkpoint_every", "clip_grad_norm", "ema_decay", "eval_batch_size", "eval_every"),
+    *("load_balancing", "load_balancing_on_error", "lr_gamma", "lr_initial", "lr_milestones", "max_epochs"),
+    *("num_workers", "optimizer", "optimizer_params", "scheduler", "warmup_factor", "warmup_steps", "weight_decay"),
+    "load_datasets_and_model_then_exit",
+}
+OUTPUT = {
+    *("decomposition", "eval_on_free_atoms", "irrep_dim", "level", "parent", "prediction_dtype", "property", "shape"),
+    "train_on_free_atoms",
+}
+LOSS = {"coefficient", "fn", "reduction"}
+
+
+def check_sections(config: dict) -> None:
+    """The top level of a whole config.
+
+    Raises:
+        InputError: a section that neither the host nor this package reads.
+    """
+    _check_keys("", config, SECTIONS)
+
+
+def check_trainer_config(
+    task: dict, model: dict, outputs: dict, dataset: dict, optim: dict, loss_functions: list[dict]
+) -> None:
+    """The sections a trainer is given.
+
+    Raises:
+        InputError: an unknown key, an unknown activation, a missing ``energy`` or ``forces`` output, or both a
+            normalizer of the host and this package's label rescaling.
+    """
+    _check_keys("task", task, TASK)
+    _check_keys("optim", optim, OPTIM | _scheduler_keys(optim.get("scheduler")))
+    _check_model(model)
+    for name, settings in outputs.items():
+        _check_keys(f"outputs.{name}", settings, OUTPUT)
+    if missing := {"energy", "forces"} - outputs.keys():
+        raise InputError(f"outputs has no {', '.join(sorted(missing))}: this trainer learns energy and forces")
+    for terms in loss_functions:
+        for target, settings in terms.items():
+            _check_keys(f"loss_functions.{target}", settings, LOSS)
+    _check_one_label_scale(task, dataset)
+    _check_sources(dataset)
+
+
+def _check_model(model: dict) -> None:
+    try:
+        model_class = registry.get_model_class(model["name"])
+    except RuntimeError as error:
+        raise InputError(f"model.name is {model['name']!r}: {error}") from error
+    parameters = inspect.signature(model_class.__init__).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        _check_keys("model", model, {"name", *parameters} - {"self"})
+    if model.get("activation", "original") != "original" and "activation_scope" in parameters:
+        activation(model["activation"])
+
+
+def _check_one_label_scale(task: dict, dataset: dict) -> None:
+    train = (dataset.get("train") if "train" in dataset else dataset) or {}
+    transforms = train.get("transforms") or {}
+    ours = [key for key in ("label_rescaling", "reference_energy") if task.get(key, "none") != "none"]
+    hosts = [key for key in ("normalizer", "element_references") if key in transforms]
+    if ours and hosts:
+        raise InputError(
+            f"dataset.train.transforms.{hosts[0]} and task.{ours[0]} both scale the labels: remove one of them"
+        )
+
+
+def _check_sources(dataset: dict) -> None:
+    data_format = (dataset.get("train") or {}).get("format", "lmdb")
+    for split in ("train", "val", "test") if "lmdb" in data_format else ():
+        for source in _listed((dataset.get(split) or {}).get("src", [])):
+            folder = Path(source)
+            if not folder.exists() or (folder.is_dir() and not any(folder.glob("*.lmdb"))):
+                raise InputError(f"dataset.{split}.src is {source}: no LMDB there")
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _scheduler_keys(scheduler: str | None) -> set[str]:
+    if scheduler in (None, "Null"):
+        return set()
+    if not hasattr(torch.optim.lr_scheduler, scheduler):
+        raise InputError(f"optim.scheduler is {scheduler!r}; it must be Null or a class of torch.optim.lr_scheduler")
+    return set(inspect.signature(getattr(torch.optim.lr_scheduler, scheduler)).parameters)
+
+
+def _check_keys(section: str, given: Iterable[str], known: set[str]) -> None:
+    for key in given:
+        if key in known:
+            continue
+        dotted = f"{section}.{key}" if section else key
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+        raise InputError(f"config key {dotted} is unknown; {hint}")

@@ -1,0 +1,95 @@
+"""Checkpoints: reading them, whether they fit a config, and folders that no two runs share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from fairchem.core.common import distutils
+from torch import nn
+
+from ocp_dc.errors import InputError
+from ocp_dc.references import parse_reference_energy
+from ocp_dc.rescaling import parse_label_rescaling
+
+# Model settings that change the outputs of the same weights.
+SETTINGS_WITHOUT_WEIGHTS = ("activation", "activation_scope", "conservative", "cutoff", "denormalize", "use_pbc")
+
+
+def read_checkpoint(path: str | Path, device: torch.device) -> dict:
+    """A checkpoint that the user named (it is unpickled, which can execute code).
+
+    Raises:
+        InputError: no such file, or not a checkpoint of the host's trainers.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"checkpoint {path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=False)
+    except Exception as error:
+        raise InputError(f"checkpoint {path} cannot be read ({error}); is it complete, and a checkpoint?") from error
+    missing = [key for key in ("state_dict", "config", "normalizers") if key not in checkpoint]
+    if missing:
+        raise InputError(f"checkpoint {path} has no {', '.join(missing)}: it was not written by a fairchem trainer")
+    return checkpoint
+
+
+def require_same_model(path: str, checkpoint: dict, model_config: dict, model: nn.Module) -> None:
+    """Raises InputError if a checkpoint is not of the model that ``model_config`` describes."""
+    theirs = checkpoint["config"]["model"]
+    different = sorted(key for key in {*theirs, *model_config} if theirs.get(key) != model_config.get(key))
+    if "name" in different:
+        raise InputError(f"checkpoint {path} is of model {theirs['name']!r}; the config says {model_config['name']!r}")
+    if _shapes(model.state_dict()) != _shapes(checkpoint["state_dict"]):
+        settings = _differences(different, theirs, model_config) or "its weights differ in shape"
+        raise InputError(f"checkpoint {path} is of another {model_config['name']}: {settings}")
+    silent = [key for key in different if key in SETTINGS_WITHOUT_WEIGHTS]
+    if silent:
+        settings = _differences(silent, theirs, model_config)
+        raise InputError(f"checkpoint {path} was trained with other settings: {settings}")
+
+
+def require_same_labels(path: str, checkpoint: dict, task: dict) -> None:
+    """Raises InputError if labels were rescaled, or referred, in another way than ``task`` says."""
+    theirs = checkpoint["config"]["task"]
+    for key, parse in (("label_rescaling", parse_label_rescaling), ("reference_energy", parse_reference_energy)):
+        if key in theirs and key in task and parse(theirs[key]) != parse(task[key]):
+            raise InputError(
+                f"checkpoint {path} was trained with task.{key}: {theirs[key]}, the config says {task[key]}; "
+                "set the config to the checkpoint's value"
+            )
+
+
+def _shapes(state_dict: dict) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix("module."): tuple(value.shape) for name, value in state_dict.items()}
+
+
+def _differences(keys: list[str], theirs: dict, ours: dict) -> str:
+    return ", ".join(f"model.{key} {theirs.get(key)!r} (config: {ours.get(key)!r})" for key in keys)
+
+
+def unused_run_id(run_dir: Path, identifier: str) -> str:
+    """A timestamp, with a number where two runs start in the same second.
+
+    The host's own is rounded to two minutes (it passes through float32), so that a second run would continue, and
+    overwrite, the checkpoint of the first.
+    """
+    stem = "-".join(filter(None, [datetime.now().strftime("%Y-%m-%d-%H-%M-%S"), identifier]))
+    run_id, number = [stem], 1
+    if distutils.is_master():
+        # mkdir, not exists: of two runs that start together only one makes the folder
+        while not _claim(run_dir / "checkpoints" / run_id[0]):
+            number += 1
+            run_id = [f"{stem}-{number}"]
+    if distutils.initialized():
+        distutils.broadcast_object_list(run_id, src=0)
+    return run_id[0]
+
+
+def _claim(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True

@@ -1,0 +1,318 @@
+"""Training on energies and forces with rescaled labels (paper, Sec. 4.2 and 5.1), on the host's trainer seams."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairchem.core.common import distutils
+from fairchem.core.common.registry import registry
+from fairchem.core.modules.normalization.normalizer import Normalizer
+from fairchem.core.modules.scaling.util import ensure_fitted
+from fairchem.core.trainers.ocp_trainer import OCPTrainer
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch_geometric.data import Batch
+from tqdm import tqdm
+
+from ocp_dc.config_keys import check_trainer_config
+from ocp_dc.errors import InputError, TrainingDivergedError
+from ocp_dc.references import TrainingLabels, fit_element_references, parse_reference_energy, read_training_labels
+from ocp_dc.rescaling import parse_label_rescaling, rescaling_constant
+from ocp_dc.trainers.checkpoints import read_checkpoint, require_same_labels, require_same_model, unused_run_id
+from ocp_dc.trainers.metrics_log import MetricsLog
+
+SHOWN_METRICS = ("loss", "energy_mae", "forces_mae")
+
+
+@registry.register_trainer("dc_forces")
+class DerivativeConstrainedTrainer(OCPTrainer):
+    """The host's energy/force trainer with the paper's label rescaling.
+
+    α and β are the ``coefficient`` of ``energy`` and ``forces`` in ``loss_functions``, ``fn: mae`` or ``mse`` there
+    chooses the absolute (published runs) or the squared loss (Eq. 5).
+
+    Config keys added to ``task``:
+        label_rescaling: ``auto`` (C from the training labels by Eq. 4), a number, or ``none`` (the default).
+        reference_energy: ``none`` (the default), ``mean`` (the training set's mean energy) or ``element`` (least
+            squares per element); fitted in float64, subtracted before Eq. 4 is applied.
+
+    Both become the host's normalizers and element references when training starts, are kept in checkpoints, and are
+    taken from the checkpoint in ``validate``, ``predict`` and resumed training. Energies stay float64 until they are
+    rescaled; predictions and errors are float64, in the units of the labels.
+
+    ``optim.scheduler: CosineAnnealingLR`` without ``T_max`` decays over the whole run.
+
+    Raises:
+        InputError: a config key that nothing reads, a checkpoint that does not fit, a run that would overwrite another.
+        TrainingDivergedError: a prediction, loss or gradient that is not finite.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any],
+        model: dict[str, Any],
+        outputs: dict[str, Any],
+        dataset: dict[str, Any],
+        optimizer: dict[str, Any],
+        loss_functions: list[dict[str, Any]],
+        evaluation_metrics: dict[str, Any],
+        identifier: str,
+        local_rank: int,
+        timestamp_id: str | None = None,
+        run_dir: str | None = None,
+        cpu: bool = False,
+        **host_settings: Any,
+    ) -> None:
+        check_trainer_config(task, model, outputs, dataset, optimizer, loss_functions)
+        self.label_rescaling = parse_label_rescaling(task.get("label_rescaling"))
+        self.reference_energy = parse_reference_energy(task.get("reference_energy"))
+        self.last_checkpoint: str | None = None
+        # SchNet's narrow Gaussians are mostly denormal numbers, which CPUs multiply ten times slower.
+        torch.set_flush_denormal(True)
+        super().__init__(
+            task=task,
+            model=model,
+            outputs=outputs,
+            dataset=dataset,
+            optimizer=optimizer,
+            loss_functions=loss_functions,
+            evaluation_metrics=evaluation_metrics,
+            identifier=identifier,
+            local_rank=local_rank,
+            timestamp_id=timestamp_id or unused_run_id(Path(run_dir or "."), identifier),
+            run_dir=run_dir,
+            cpu=cpu,
+            **host_settings,
+        )
+        self.metrics_log = MetricsLog(Path(self.config["cmd"]["logs_dir"]) / "metrics.jsonl")
+
+    # --- setting up -------------------------------------------------------------------------------------------------
+
+    def load_extras(self) -> None:
+        optim = self.config["optim"]
+        if optim.get("scheduler") == "CosineAnnealingLR" and self.train_loader is not None:
+            optim.setdefault("T_max", optim["max_epochs"] * len(self.train_loader))
+        super().load_extras()
+        self.optimizer.register_step_pre_hook(self._require_finite_gradient)
+
+    def _fit_labels(self) -> None:
+        """Reference energy and C from the training labels, as the host's element references and normalizers."""
+        fitted = [None]
+        if distutils.is_master():
+            needs_labels = self.reference_energy != "none" or self.label_rescaling == "auto"
+            fitted = [self._fitted_labels(read_training_labels(self.train_dataset) if needs_labels else None)]
+        distutils.broadcast_object_list(fitted, src=0, device=self.device)
+        elementrefs, normalizers = fitted[0]
+        self.elementrefs.update({name: module.to(self.device) for name, module in elementrefs.items()})
+        self.normalizers.update({name: module.to(self.device) for name, module in normalizers.items()})
+
+    def _fitted_labels(self, labels: TrainingLabels | None) -> tuple[dict, dict]:
+        elementrefs, energy_mean = {}, 0.0
+        if self.reference_energy == "mean":
+            energy_mean = float(labels.energies.mean())
+            labels = labels.relative_to(energy_mean)
+        elif self.reference_energy == "element":
+            elementrefs["energy"] = fit_element_references(labels)
+            references = elementrefs["energy"].element_references.numpy()
+            labels = labels.relative_to(labels.compositions @ references)
+
+        if self.label_rescaling is None and self.reference_energy != "mean":
+            return elementrefs, {}
+        constant = self.label_rescaling or 1.0
+        if constant == "auto":
+            constant = rescaling_constant(labels.max_abs_label)
+        logging.info(f"label rescaling: C = {constant:g}; reference energy: {self.reference_energy} ({energy_mean})")
+        return elementrefs, {
+            "energy": _float64_normalizer(energy_mean, constant),
+            "forces": _float64_normalizer(0.0, constant),
+        }
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def load_checkpoint(
+        self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False
+    ) -> None:
+        """The host's, after checks that the checkpoint is of this model and of these labels."""
+        if checkpoint is None:
+            checkpoint = read_checkpoint(checkpoint_path, self.device)
+        require_same_model(checkpoint_path, checkpoint, self.config["model"], self.model)
+        require_same_labels(checkpoint_path, checkpoint, self.config["task"])
+        for target, state in checkpoint["normalizers"].items():
+            # The host would make float32 ones.
+            self.normalizers[target] = _float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
+        super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
+        self.last_checkpoint = str(checkpoint_path)
+        if not inference_only:
+            self.metrics_log.drop_after(self.step)
+
+    def save(self, metrics=None, checkpoint_file: str = "checkpoint.pt", training_state: bool = True) -> str | None:
+        """The host's, under a temporary name until complete: a killed run keeps its previous checkpoint."""
+        partial = super().save(metrics, f".{checkpoint_file}.partial", training_state)
+        if partial is None:
+            return None
+        self.last_checkpoint = str(Path(partial).replace(Path(partial).with_name(checkpoint_file)))
+        return self.last_checkpoint
+
+    def _require_own_checkpoint_folder(self) -> None:
+        existing = Path(self.config["cmd"]["checkpoint_dir"]) / "checkpoint.pt"
+        resumed_from = self.last_checkpoint and Path(self.last_checkpoint).resolve().parent
+        if not self.is_debug and existing.exists() and existing.resolve().parent != resumed_from:
+            raise InputError(f"{existing} exists and is another run's: choose another --run-dir or --timestamp-id")
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def train(self, disable_eval_tqdm: bool = False) -> None:
+        """Train to ``optim.max_epochs``, from the loaded checkpoint's step if there is one.
+
+        Learning rate and best metric are up to date when a checkpoint is written, unlike in the host's loop, so that a
+        resumed run repeats an uninterrupted one.
+        """
+        self._require_own_checkpoint_folder()
+        if self.last_checkpoint is None:
+            self._fit_labels()
+        ensure_fitted(self._unwrapped_model, warn=True)
+
+        optim = self.config["optim"]
+        epoch_steps = len(self.train_loader)
+        eval_every = optim.get("eval_every", epoch_steps)
+        checkpoint_every = optim.get("checkpoint_every", eval_every)
+        primary_metric = self.evaluation_metrics.get("primary_metric", "forces_mae")
+        if self.best_val_metric is None:
+            self.best_val_metric = math.inf if "mae" in primary_metric else -math.inf
+        self.metrics = {}
+
+        total = optim["max_epochs"] * epoch_steps
+        saved_step = self.step
+        hidden = not distutils.is_master()
+        with tqdm(total=total, initial=self.step, desc="training", unit="step", disable=hidden) as bar:
+            for epoch in range(self.step // epoch_steps, optim["max_epochs"]):
+                first = self.step % epoch_steps
+                self.train_sampler.set_epoch_and_start_iteration(epoch, first)
+                for position, batch in enumerate(self.train_loader, start=first + 1):
+                    self.step = epoch * epoch_steps + position
+                    self.epoch = epoch + position / epoch_steps
+                    self._train_step(batch, bar)
+                    if self.step % eval_every == 0 and self.val_loader is not None:
+                        self._validate_and_keep_best(primary_metric, disable_eval_tqdm)
+                    if checkpoint_every > 0 and self.step % checkpoint_every == 0:
+                        self.save()
+                        saved_step = self.step
+        if saved_step != self.step:
+            self.save()
+
+    def _train_step(self, batch: Batch, bar: tqdm) -> None:
+        self.model.train()
+        with torch.autocast("cuda", enabled=self.scaler is not None):
+            out = self._forward(batch)
+            self._require_finite("prediction", batch, *out.values())
+            loss = self._compute_loss(out, batch)
+        self._require_finite("loss", batch, loss)
+        self.metrics = self._compute_metrics(out, batch, self.evaluator, self.metrics)
+        self.metrics = self.evaluator.update("loss", loss.item(), self.metrics)
+        self._current_batch = batch
+        self._backward(self.scaler.scale(loss) if self.scaler else loss)
+        self._log_training(bar)
+        if self.scheduler.scheduler_type != "ReduceLROnPlateau":
+            self.scheduler.step()
+
+    def _log_training(self, bar: tqdm) -> None:
+        bar.update()
+        values = {name: float(metric["metric"]) for name, metric in self.metrics.items()}
+        values.update(lr=self.scheduler.get_lr(), epoch=self.epoch)
+        if self.logger is not None:
+            self.logger.log({**values, "step": self.step}, step=self.step, split="train")
+        if self.step % self.config["cmd"]["print_every"] == 0:
+            shown = {name: f"{value:.3g}" for name, value in values.items() if name in SHOWN_METRICS}
+            bar.set_postfix(shown)
+            self._log_metrics("train", values)
+            self.metrics = {}
+
+    def _validate_and_keep_best(self, primary_metric: str, disable_tqdm: bool) -> None:
+        val_metrics = self.validate(split="val", disable_tqdm=disable_tqdm)
+        self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_tqdm)
+        if self.scheduler.scheduler_type == "ReduceLROnPlateau":
+            self.scheduler.step(metrics=val_metrics[primary_metric]["metric"])
+
+    def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict:
+        """The host's, and a line in ``metrics.jsonl``."""
+        metrics = super().validate(split, disable_tqdm)
+        self._log_metrics(split, {name: float(metric["metric"]) for name, metric in metrics.items()})
+        return metrics
+
+    def _log_metrics(self, split: str, values: dict[str, float]) -> None:
+        if distutils.is_master() and not self.is_debug:
+            self.metrics_log.write(split, self.step, values)
+
+    def _require_finite(self, what: str, batch: Batch, *tensors: Tensor) -> None:
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            raise TrainingDivergedError(what, self.step, _ids(batch), self.last_checkpoint)
+
+    def _require_finite_gradient(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        try:
+            clip_grad_norm_(parameters, max_norm=math.inf, error_if_nonfinite=True)
+        except RuntimeError:
+            batch = self._current_batch
+            raise TrainingDivergedError("gradient", self.step, _ids(batch), self.last_checkpoint) from None
+
+    # --- predictions in the units of the labels ---------------------------------------------------------------------
+
+    def _compute_loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        # Labels that are float64 (energies) keep their precision until they are rescaled.
+        same_dtype = {target: value.to(batch[target].dtype) for target, value in out.items()}
+        return super()._compute_loss(same_dtype, batch)
+
+    def _denorm_preds(self, target_key: str, prediction: Tensor, batch: Batch) -> Tensor:
+        return super()._denorm_preds(target_key, prediction.double(), batch)
+
+    @torch.no_grad
+    def predict(
+        self, data_loader, per_image: bool = True, results_file: str | None = None, disable_tqdm: bool = False
+    ) -> dict:
+        """The host's, in float64: its float16 overflows at total energies, its float32 rounds them.
+
+        Returns:
+            ``per_image``: ``ids``, ``energy`` (one per structure) and ``forces`` (one (A, 3) array per structure, free
+            atoms only), ``chunk_idx``; written to ``results_file`` as npz as the host does. Otherwise, for the first
+            batch: ``energy`` (B, 1) and ``forces`` (N, 3) tensors.
+        """
+        if not per_image:
+            return super().predict(data_loader, per_image, results_file, disable_tqdm)
+        ensure_fitted(self._unwrapped_model, warn=True)
+        self.model.eval()
+        if self.ema:
+            self.ema.store()
+            self.ema.copy_to()
+        batches = [data_loader] if isinstance(data_loader, Batch) else data_loader
+        predictions = {"ids": [], "energy": [], "forces": [], "chunk_idx": []}
+        for batch in tqdm(batches, desc="predicting", disable=disable_tqdm or not distutils.is_master()):
+            out = self._forward(batch)
+            energy = self._denorm_preds("energy", out["energy"], batch).cpu()
+            forces = self._denorm_preds("forces", out["forces"], batch).cpu()
+            free = (batch.fixed == 0).cpu().split(batch.natoms.tolist())
+            free_forces = [f[mask].numpy() for f, mask in zip(forces.split(batch.natoms.tolist()), free, strict=True)]
+            predictions["ids"].extend(_ids(batch))
+            predictions["energy"].extend(energy.numpy())
+            predictions["forces"].extend(free_forces)
+            predictions["chunk_idx"].extend(len(f) for f in free_forces)
+        if self.ema:
+            self.ema.restore()
+        self.save_results(predictions, results_file)
+        return predictions
+
+
+def _float64_normalizer(mean: float, constant: float) -> Normalizer:
+    return Normalizer(torch.tensor(mean, dtype=torch.float64), torch.tensor(constant, dtype=torch.float64))
+
+
+def _ids(batch: Batch) -> list[str]:
+    """The structures of a batch as the host names them: ``sid`` or ``sid_fid``."""
+    sids = batch.sid.tolist() if isinstance(batch.sid, Tensor) else batch.sid
+    if "fid" not in batch:
+        return [str(sid) for sid in sids]
+    fids = batch.fid.tolist() if isinstance(batch.fid, Tensor) else batch.fid
+    return [f"{sid}_{fid}" for sid, fid in zip(sids, fids, strict=True)]

@@ -1,0 +1,50 @@
+import pytest
+
+from ocp_dc.cli import main
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--model.activaton=irelu", "config key model.activaton is unknown; did you mean activation?"),
+        ("--model.activation=irelo", "irelu"),
+        ("--model.name=schnett", "model.name is 'schnett'"),
+        ("--optim.lr_inital=1", "config key optim.lr_inital is unknown; did you mean lr_initial?"),
+        ("--optim.scheduler=Cosine", "optim.scheduler is 'Cosine'"),
+        ("--task.label_rescalin=1", "config key task.label_rescalin is unknown; did you mean label_rescaling?"),
+        ("--task.label_rescaling=many", "task.label_rescaling is 'many'; it must be auto, none or a positive number"),
+        ("--task.reference_energy=median", "task.reference_energy is 'median'; it must be one of none, mean, element"),
+        ("--outputs.energy.levle=system", "config key outputs.energy.levle is unknown; did you mean level?"),
+        ("--optm.batch_size=3", "config key optm is unknown; did you mean optim?"),
+        ("--dataset.train.transforms={'normalizer': {}}", "both scale the labels: remove one of them"),
+    ],
+)
+def test_config_mistakes_are_named_and_leave_nothing_behind(train_arguments, tmp_path, capsys, override, message):
+    assert main(["train", *train_arguments("schnet_dc", override)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("ocp-dc: error: ")
+    assert message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_activation_lists_the_known_ones(train_arguments, capsys):
+    assert main(["train", *train_arguments("schnet_dc", "--model.activation=irelo")]) == 2
+    error = capsys.readouterr().err
+    for name in ("irelu", "integrated_silu", "integrated_elu", "original"):
+        assert name in error
+
+
+def test_missing_files(train_arguments, tmp_path, capsys):
+    assert main(["train", "--config-yml", str(tmp_path / "no.yml")]) == 2
+    assert "no.yml: no such file" in capsys.readouterr().err
+    assert main(["train", *train_arguments("schnet_dc", "--checkpoint", str(tmp_path / "no.pt"))]) == 2
+    assert "no.pt: no such file" in capsys.readouterr().err
+    assert main(["train", *train_arguments("schnet_dc", f"--dataset.train.src={tmp_path / 'no'}")]) == 2
+    assert "dataset.train.src" in capsys.readouterr().err
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert "schnet_irelu" in printed
+    assert "torch_scatter" in printed

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Sets up the environment if needed, converts the embedded ethanol sample, trains SchNet four ways at small widths, and
+# prints the test errors side by side: the paper's baseline, the paper's method (IReLU, rescaled labels), and the
+# recommended protocol with either activation. Results go to runs/quickstart (or the folder given as argument).
+set -euo pipefail
+caller=$PWD
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+case "${1:-}" in
+    "") out=$repository/runs/quickstart ;;
+    /*) out=$1 ;;
+    *) out=$caller/$1 ;;
+esac
+export PATH="$venv/bin:$PATH"
+exec "$venv/bin/python" "$repository/scripts/quickstart.py" "$out"

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Sets up the environment if needed and runs the tests; arguments go to pytest (`scripts/test.sh -m slow` for the slow ones).
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+cd "$repository"
+exec "$venv/bin/python" -m pytest "$@"

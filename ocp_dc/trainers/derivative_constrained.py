@@ -227,7 +227,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             self.logger.log({**values, "step": self.step}, step=self.step, split="train")
         if self.step % self.config["cmd"]["print_every"] == 0:
             shown = {name: f"{value:.3g}" for name, value in values.items() if name in SHOWN_METRICS}
-            bar.set_postfix(shown)
+            bar.set_postfix(shown, refresh=False)
             self._log_metrics("train", values)
             self.metrics = {}
 

@@ -14,13 +14,14 @@ from fairchem.core import _cli as host
 from fairchem.core.common import distutils
 from fairchem.core.common.flags import flags
 from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import build_config
+from fairchem.core.common.utils import build_config, setup_imports
 
 import ocp_dc
 from ocp_dc.config_keys import check_sections
 from ocp_dc.datasets.commands import add_md17_commands
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.evaluation import TestErrors, evaluate, write_result
+from ocp_dc.models.scale_factors import fit_scale_factors
 
 HOST_MODES = ("train", "validate", "predict")
 
@@ -65,6 +66,14 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_fit_scale_factors(args: argparse.Namespace) -> int:
+    factors = fit_scale_factors(args.config_yml, args.out, args.overrides, args.num_batches, args.overwrite)
+    for name, factor in factors.items():
+        print(f"{name:<32}{factor:>12.5f}")
+    print(f"written to {args.out}: give it as --model.scale_file={args.out}")
+    return 0
+
+
 def format_errors(errors: TestErrors) -> str:
     """The test errors as a table for the terminal."""
     unit = errors.energy_unit
@@ -78,6 +87,7 @@ def format_errors(errors: TestErrors) -> str:
 
 
 def run_info(_: argparse.Namespace) -> int:
+    setup_imports()  # registers the host's models
     for name in ("ocp_dc", "fairchem-core", "torch", "torch-geometric"):
         print(f"{name:<16}{version(name)}")
     for name in ("torch_scatter", "torch_sparse"):
@@ -106,6 +116,13 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     evaluation.set_defaults(func=run_evaluate)
 
+    fit = commands.add_parser("fit-scale-factors", help="fit GemNet's scale factors on a config's training set")
+    fit.add_argument("--config-yml", required=True, type=Path, help="config of a model with scale factors")
+    fit.add_argument("--out", required=True, type=Path, help="JSON file to write, for model.scale_file")
+    fit.add_argument("--num-batches", type=int, default=16, help="training batches used for each factor (default 16)")
+    fit.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    fit.set_defaults(func=run_fit_scale_factors)
+
     commands.add_parser("info", help="versions, device, models").set_defaults(func=run_info)
     return parser
 
@@ -116,7 +133,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in HOST_MODES:
             return run_host(arguments[0], arguments[1:])
-        args = build_parser().parse_args(arguments)
+        args, args.overrides = build_parser().parse_known_args(arguments)
+        if args.overrides and args.func is not run_fit_scale_factors:
+            raise InputError(f"unknown arguments: {' '.join(args.overrides)}; see ocp-dc {args.command} --help")
         return args.func(args)
     except InputError as error:
         print(f"ocp-dc: error: {error}", file=sys.stderr)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch.optim.lr_scheduler
 from fairchem.core.common.registry import registry
 
-from ocp_dc.activations import activation
+from ocp_dc.activations import ORIGINAL, activation
 from ocp_dc.errors import InputError
 
 SECTIONS = {
@@ -85,11 +85,26 @@ def _check_model(model: dict) -> None:
         model_class = registry.get_model_class(model["name"])
     except RuntimeError as error:
         raise InputError(f"model.name is {model['name']!r}: {error}") from error
-    parameters = inspect.signature(model_class.__init__).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        _check_keys("model", model, {"name", *parameters} - {"self"})
-    if model.get("activation", "original") != "original" and "activation_scope" in parameters:
+    settings, complete = _constructor_settings(model_class)
+    if complete:
+        _check_keys("model", model, {"name"} | settings)
+    if model.get("activation", ORIGINAL) != ORIGINAL and "activation_scope" in settings:
         activation(model["activation"])
+
+
+def _constructor_settings(model_class: Callable) -> tuple[set[str], bool]:
+    """Names of a constructor's parameters, following ``**settings`` to the base classes; whether they are all."""
+    if not isinstance(model_class, type):
+        return set(inspect.signature(model_class).parameters), True
+    names = set()
+    for base in model_class.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names - {"self"}, True
+    return names - {"self"}, False
 
 
 def _check_one_label_scale(task: dict, dataset: dict) -> None:

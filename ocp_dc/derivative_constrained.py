@@ -1,21 +1,27 @@
 """The paper's transforms of a model, for any torch module: other activations (Sec. 4.1), no normalization (Sec. 4.2).
 
-Both find their sites by walking the module: its submodules and the lists, tuples, dicts and functions it keeps as
-attributes. What a ``forward`` calls by name (``F.silu(x)``) is no attribute and is not found; nor is anything inside
-an object that is neither a module nor one of those containers.
+Both find their sites by walking the module: its submodules, and the lists, tuples, dicts and functions it keeps as
+attributes; activations also in what its methods call by name (``F.silu(x)``, ``torch.relu(x)``, ``x.relu()``).
+Anything inside an object that is neither a module nor one of those containers is not found.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial, wraps
+from inspect import isfunction, unwrap
+from types import CodeType
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ocp_dc.activations import activation as activation_by_name
 from ocp_dc.errors import InputError
@@ -34,6 +40,13 @@ _NORMALIZATION = {
     ),
 }
 _MODULE_INTERNALS = frozenset(vars(nn.Module()))
+# The submodule that holds what a module calls instead of PyTorch's functions.
+_FUNCTIONAL = "functional"
+# What a method may call by name. Not tanh: called, it is a gate or a bound as often as an activation.
+_CALLABLE = ("celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "softplus")
+_CALLABLE_NAMES = {
+    getattr(holder, name): name for name in _CALLABLE for holder in (F, torch, Tensor) if hasattr(holder, name)
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,11 @@ def replace_activations(
     GemNet's ``ScaledSiLU``, is one site as a whole, its scale included; a module with layers of its own is none,
     whatever its name, and is searched. Sigmoid and softmax are gates and stay, as does any lambda. A softplus that
     only keeps a parameter positive looks like an activation: leave it out with ``where``.
+
+    PyTorch's activations that a module's methods call by name are one site per module and name: ``F.silu(x)`` in
+    ``head`` is ``head.functional.silu``. Such a module gets a ``functional`` submodule with what is called instead. Not
+    found: calls in plain functions outside the class, in-place ones (``F.relu_``), and those of a name that the module
+    has as an attribute too.
 
     An instance shared by several places is replaced in each, and what replaces it is shared likewise. A place that can
     be reached by several paths is one site, under the shortest.
@@ -166,8 +184,14 @@ def _places(root: nn.Module, is_site: Callable[[Any], bool]) -> Iterator[_Place]
         for key, value, put in _items(holder):
             place = _Place(f"{holder.path}.{key}" if holder.path else str(key), value, put)
             yield place
-            if isinstance(value, (nn.Module, list, tuple, dict)):
+            if _is_container(value):
                 queue.append(place)
+
+
+def _is_container(value: Any) -> bool:
+    # Of tuples, plain and named ones: others, such as e3nn's Irreps, need not behave as a tuple of their items.
+    is_tuple = type(value) is tuple or (isinstance(value, tuple) and hasattr(value, "_make"))
+    return is_tuple or isinstance(value, (nn.Module, list, dict))
 
 
 def _items(holder: _Place) -> Iterator[tuple[Any, Any, Callable[[Any], None]]]:
@@ -176,6 +200,8 @@ def _items(holder: _Place) -> Iterator[tuple[Any, Any, Callable[[Any], None]]]:
         attributes = {key: item for key, item in vars(value).items() if key not in _MODULE_INTERNALS}
         for key, item in {**value._modules, **attributes}.items():
             yield key, item, partial(setattr, value, key)
+        for name in _called_by_name(value):
+            yield f"{_FUNCTIONAL}.{name}", getattr(F, name), partial(_redirect_calls, value, name)
     elif isinstance(value, tuple):
         current = list(value)
         for index, item in enumerate(value):
@@ -228,3 +254,81 @@ def _leave_fused_inference(root: nn.Module) -> None:
     for layer in root.modules():
         if isinstance(layer, nn.TransformerEncoderLayer):
             layer.activation_relu_or_gelu = 0
+
+
+def _called_by_name(module: nn.Module) -> list[str]:
+    """The activations that the methods of ``module`` call by name and that are not redirected yet."""
+    redirected = module._modules.get(_FUNCTIONAL, ())
+    names = {name for codes in _calling_methods(type(module)).values() for code in codes for name in code.co_names}
+    return [name for name in _CALLABLE if name in names and name not in redirected and not hasattr(module, name)]
+
+
+@cache
+def _calling_methods(cls: type) -> dict[str, set[CodeType]]:
+    """The methods of ``cls`` whose code has names of activations, with that code, overridden methods' if called."""
+    # a constructor that names an activation keeps it, as an attribute
+    calling, overridden = {}, {"__init__"}
+    for base in cls.__mro__:
+        methods = vars(base) if base.__module__.partition(".")[0] != "torch" else {}
+        for name in [name for name, method in methods.items() if isfunction(method) and name not in overridden]:
+            codes = set(_codes(unwrap(methods[name]).__code__))
+            if calls := {code for code in codes if not set(_CALLABLE).isdisjoint(code.co_names)}:
+                calling.setdefault(name, set()).update(calls)
+            if not any("super" in code.co_names for code in codes):
+                overridden.add(name)
+    return calling
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _redirect_calls(module: nn.Module, name: str, new: nn.Module) -> None:
+    if _FUNCTIONAL not in module._modules:
+        module.add_module(_FUNCTIONAL, nn.ModuleDict())
+        module.__class__ = _redirecting(type(module))
+    module._modules[_FUNCTIONAL][name] = new
+
+
+@cache
+def _redirecting(cls: type) -> type:
+    methods = {name: _redirected(getattr(cls, name)) for name in _calling_methods(cls)}
+    return type(cls)(cls.__name__, (cls,), {**methods, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
+
+
+def _redirected(method: Callable) -> Callable:
+    @wraps(method)
+    def call(module, *args, **kwargs):
+        with _Redirection(module):
+            return method(module, *args, **kwargs)
+
+    return call
+
+
+class _Redirection(TorchFunctionMode):
+    """Sends activations that the code of one module calls by name to its ``functional`` submodules.
+
+    Calls from anywhere else stay: from its submodules, and from a backward pass that its forward runs.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        substitutes = self.module._modules[_FUNCTIONAL]
+        name = _CALLABLE_NAMES.get(func)
+        if name in substitutes and self._is_caller():
+            return substitutes[name](args[0] if args else kwargs["input"])
+        return func(*args, **kwargs)
+
+    def _is_caller(self) -> bool:
+        frame = sys._getframe(2)
+        while frame.f_globals["__name__"] in ("torch.overrides", "torch.nn.functional"):
+            frame = frame.f_back
+        is_own_code = any(frame.f_code in codes for codes in _calling_methods(type(self.module)).values())
+        return is_own_code and frame.f_locals.get("self", self.module) is self.module

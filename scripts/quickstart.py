@@ -127,7 +127,7 @@ def plot_learning_curves(out: Path) -> Path:
     for panel, quantity, unit in zip(panels, ("energy", "force"), ("kcal/mol", "kcal/mol/Å"), strict=True):
         panel.set(xlabel="step", ylabel=f"validation {quantity} MAE ({unit})", yscale="log")
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
     path = out / "learning_curves.png"
     figure.savefig(path, dpi=130)
     return path

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from pathlib import Path
 
 import pytest
 import torch
+from torch_geometric.nn.models import dimenet_utils
 
 import ocp_dc  # noqa: F401  registers models and trainer, supplies torch_scatter
+
+# isort: split
+from fairchem.core.models.gemnet.layers import spherical_basis
+
 from ocp_dc.datasets.md17 import convert, sample_path
 
 # the imported modules' objects need not be looked at again by each gc.collect() below
 gc.freeze()
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "md17"
-SMALL_SCHNET = [
-    *("--model.hidden_channels=32", "--model.num_filters=16", "--model.num_interactions=2"),
-    "--model.num_gaussians=10",
-]
+# settings of configs/md17 at small widths, by the model's name in the file names
+SMALL = {
+    "schnet": ["hidden_channels=32", "num_filters=16", "num_interactions=2", "num_gaussians=10"],
+    "cgcnn": ["atom_embedding_size=32", "num_graph_conv_layers=2", "fc_feat_size=16", "num_gaussians=10"],
+    "dimenetplusplus": [
+        *("hidden_channels=16", "out_emb_channels=16", "num_blocks=1", "int_emb_size=8", "basis_emb_size=4"),
+        *("num_spherical=3", "num_radial=3"),
+    ],
+    "forcenet": ["hidden_channels=16", "decoder_hidden_channels=16", "num_interactions=2", "num_freqs=5"],
+    "gemnet": ["emb_size_atom=16", "emb_size_edge=16", "num_blocks=1", "max_neighbors=5"],
+}
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
-    yield
-    # an LMDB that a test's exception still holds open cannot be opened by the next test
-    gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _bases_derived_once():
+    """sympy derives DimeNet++'s and GemNet's basis functions again for every model, in seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in (
+            (dimenet_utils, "bessel_basis"),
+            (dimenet_utils, "real_sph_harm"),
+            (spherical_basis, "real_sph_harm"),
+        ):
+            patch.setattr(module, name, functools.cache(getattr(module, name)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +69,10 @@ def train_arguments(sample_data, tmp_path):
             *("--config-yml", str(CONFIGS / f"{config}.yml"), "--run-dir", str(run_dir), "--print-every", "1"),
             *(f"--dataset.train.src={sample_data / 'train'}", f"--dataset.val.src={sample_data / 'val'}"),
             *("--optim.num_workers=0", "--hide_eval_progressbar=True"),
-            *(SMALL_SCHNET if "schnet" in config else []),
+            *(f"--model.{setting}" for setting in SMALL[config.split("_")[0]]),
             *overrides,
         ]
 
-    return arguments
+    yield arguments
+    # an LMDB that a test's exception still holds open cannot be opened by the next test
+    gc.collect()

@@ -46,5 +46,6 @@ def test_missing_files(train_arguments, tmp_path, capsys):
 def test_info(capsys):
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
-    assert "schnet_irelu" in printed
+    for model in ("schnet", "schnet_irelu", "gemnet_t", "painn"):
+        assert model in printed
     assert "torch_scatter" in printed

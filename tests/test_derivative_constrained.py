@@ -14,6 +14,13 @@ from ocp_dc.derivative_constrained import ReplacedSite, denormalize, replace_act
 from ocp_dc.errors import InputError
 
 
+class Opaque(tuple):
+    """Like e3nn's Irreps: a tuple that has no length."""
+
+    def __len__(self):
+        raise NotImplementedError
+
+
 def paths(sites):
     return [site.path for site in sites]
 
@@ -93,6 +100,7 @@ def test_containers_kept_as_attributes():
     model.fixed = (nn.ReLU(), "relu", (F.relu, nn.Softplus()))
     model.named = Pair(nn.ELU(), 3)
     model.keyed = {"x": F.gelu, 5: Branch(nn.Tanh())}
+    model.opaque = Opaque([nn.ReLU()])
     sites = replace_activations(model, "irelu")
     assert set(paths(sites)) == {
         *("listed.0", "listed.2.0", "fixed.0", "fixed.2.0", "fixed.2.1", "named.0", "keyed.x", "keyed.5.act")
@@ -102,6 +110,7 @@ def test_containers_kept_as_attributes():
     assert isinstance(model.named, Pair)
     assert model.fixed[1] == "relu"
     assert isinstance(model.listed[1], nn.Linear)
+    assert isinstance(model.opaque[0], nn.ReLU)
 
 
 def test_cyclic_references_end():
@@ -205,6 +214,116 @@ def test_dimenet_of_pyg(act):
     assert paths(sites) == [f"output_blocks.{i}.act" for i in range(3)]
     assert all(isinstance(block.act, IReLU) for block in model.output_blocks)
     assert not isinstance(model.interaction_blocks[0].act, IReLU)
+
+
+class Calling(nn.Module):
+    """Calls activations by name, has an activation module of its own, and takes its own gradient in forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.lins = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+        self.act = nn.SiLU()
+        self.inner = CallingBranch()
+
+    def energy(self, x):
+        x = sum([F.silu(lin(x)) for lin in self.lins])
+        return (self.act(x) + F.softplus(x, beta=2.0) + self.inner(x)).sum()
+
+    @torch.enable_grad()
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.energy(x), x, create_graph=True)[0]
+
+
+class CallingBranch(Branch):
+    def __init__(self):
+        super().__init__(nn.Sigmoid())
+
+    def forward(self, x):
+        return super().forward(x) * torch.tanh(x) + plain_function(torch.relu(x) + x.mul(2).relu())
+
+
+def plain_function(x):
+    return F.silu(x)
+
+
+class CallingByModule(Calling):
+    def __init__(self):
+        super().__init__()
+        self.irelu = IReLU()
+
+    def energy(self, x):
+        x = sum([self.irelu(lin(x)) for lin in self.lins])
+        inner = self.inner
+        gate = inner.act(inner.lin(x)) * torch.tanh(x)
+        return (self.irelu(x) + self.irelu(x) + gate + F.silu(self.irelu(x) + self.irelu(2 * x))).sum()
+
+
+def test_activations_called_by_name():
+    torch.manual_seed(0)
+    model = Calling()
+    expected = CallingByModule()
+    expected.load_state_dict(model.state_dict())
+    sites = replace_activations(model, "irelu")
+    assert {(site.path, site.old) for site in sites} == {
+        *[("act", "SiLU"), ("functional.silu", "silu"), ("functional.softplus", "softplus")],
+        ("inner.functional.relu", "relu"),
+    }
+    x = torch.randn(5, 4)
+    gradients = []
+    # The copy's own modules must answer; and in expected.forward, F.relu is called by IReLU's backward alone.
+    for module in (copy.deepcopy(model), expected):
+        force = module(x)
+        gradients.append([force, *torch.autograd.grad(force.square().sum(), [lin.weight for lin in module.lins])])
+    for got, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, wanted)
+    assert model.state_dict().keys() == Calling().state_dict().keys()
+
+
+def test_only_the_chosen_calls_are_redirected():
+    x = torch.randn(5, 4)
+    for pattern in ("inner.functional.relu", "functional.silu", "functional.softplus"):
+        torch.manual_seed(0)
+        model = Calling()
+        before = [model(x), model.inner(x)]
+        assert paths(replace_activations(model, "irelu", where=pattern)) == [pattern]
+        after = [model(x), model.inner(x)]
+        assert not torch.allclose(after[0], before[0])
+        assert torch.equal(after[1], before[1]) == (not pattern.startswith("inner"))
+
+
+def test_a_submodule_of_the_same_class_keeps_its_calls():
+    model = CallingBranch()
+    model.act = CallingBranch()
+    original = copy.deepcopy(model.act)
+    seen = []
+    model.act.register_forward_hook(lambda module, inputs, output: seen.append((*inputs, output)))
+    replace_activations(model, "irelu", where="functional.relu")
+    model(torch.randn(5, 4))
+    assert torch.equal(seen[0][1], original(seen[0][0]))
+
+
+class Overriding(CallingBranch):
+    def __init__(self):
+        super().__init__()
+        self.silu = nn.SiLU()
+        self.kept = F.gelu
+
+    def forward(self, x):
+        return self.kept(self.silu(self.lin(x)))
+
+
+def test_neither_overridden_calls_nor_attributes_are_calls_by_name():
+    assert paths(replace_activations(Overriding(), "irelu")) == ["silu", "kept"]
+
+
+def test_redirected_calls_can_be_replaced_again():
+    model = nn.Sequential(CallingBranch())
+    assert paths(replace_activations(model, "irelu")) == ["0.functional.relu"]
+    (site,) = replace_activations(model, nn.PReLU)
+    assert (site.path, site.old, site.new) == ("0.functional.relu", "IReLU", "PReLU")
+    model(torch.randn(2, 4)).sum().backward()
+    assert model[0].functional["relu"].weight.grad is not None
 
 
 class EquivariantLayerNormArray(nn.Module):

@@ -6,6 +6,19 @@ import torch
 from torch import Tensor
 
 
+class GradientForces:
+    """``forward`` of a model that computes energies (B, 1) in ``_forward(data)``. Put it before the host's class."""
+
+    def forward(self, data) -> dict[str, Tensor]:
+        """Energies (B, 1) and, with ``regress_forces``, forces (N, 3), in the units of the rescaled labels."""
+        if not self.regress_forces:
+            return {"energy": self._forward(data)}
+        data.pos.requires_grad_(True)
+        with torch.enable_grad():
+            energy = self._forward(data)
+        return {"energy": energy, "forces": negative_gradient(energy, data.pos, differentiable=self.training)}
+
+
 def negative_gradient(energy: Tensor, pos: Tensor, differentiable: bool) -> Tensor:
     """−∂(Σ energy)/∂pos.
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import conditional_grad
 from fairchem.core.models.schnet import SchNetWrap
 from torch import Tensor
 
-from ocp_dc.models.forces import negative_gradient
+from ocp_dc.models.forces import GradientForces
 from ocp_dc.models.graph import MoleculeGraphMixin
 from ocp_dc.models.variants import replace_model_activations
 
 
 @registry.register_model("schnet_irelu")
-class SchNetIReLU(MoleculeGraphMixin, SchNetWrap):
+class SchNetIReLU(GradientForces, MoleculeGraphMixin, SchNetWrap):
     """The host's ``schnet`` with its shifted softplus replaced by an integrated activation (paper, Sec. 4.1).
 
     The sites are the filter networks, the interaction blocks and the output block: the same for both values of
@@ -67,7 +65,6 @@ class SchNetIReLU(MoleculeGraphMixin, SchNetWrap):
         )
         self.replaced_activations = replace_model_activations(self, activation, activation_scope)
 
-    @conditional_grad(torch.enable_grad())
     def _forward(self, data) -> Tensor:
         graph = self.generate_graph(data)
         edge_attr = self.distance_expansion(graph.edge_distance)
@@ -79,11 +76,3 @@ class SchNetIReLU(MoleculeGraphMixin, SchNetWrap):
 
         energy = atom_energy.new_zeros(len(data.natoms))
         return energy.scatter_reduce(0, graph.batch_full, atom_energy[:, 0], self.reduce, include_self=False)[:, None]
-
-    def forward(self, data) -> dict[str, Tensor]:
-        """Energies (B, 1) and, with ``regress_forces``, forces (N, 3), in the units of the rescaled labels."""
-        if not self.regress_forces:
-            return {"energy": self._forward(data)}
-        data.pos.requires_grad_(True)
-        energy = self._forward(data)
-        return {"energy": energy, "forces": negative_gradient(energy, data.pos, differentiable=self.training)}

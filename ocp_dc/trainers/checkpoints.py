@@ -14,7 +14,9 @@ from ocp_dc.references import parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
 
 # Model settings that change the outputs of the same weights.
-SETTINGS_WITHOUT_WEIGHTS = ("activation", "activation_scope", "conservative", "cutoff", "denormalize", "use_pbc")
+SETTINGS_WITHOUT_WEIGHTS = (
+    *("activation", "activation_scope", "base", "conservative", "cutoff", "denormalize", "direct_forces", "use_pbc"),
+)
 
 
 def read_checkpoint(path: str | Path, device: torch.device) -> dict:

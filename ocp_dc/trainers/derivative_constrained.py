@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ocp_dc.config_keys import check_trainer_config
 from ocp_dc.errors import InputError, TrainingDivergedError
+from ocp_dc.models.scale_factors import read_scale_factors
 from ocp_dc.references import TrainingLabels, fit_element_references, parse_reference_energy, read_training_labels
 from ocp_dc.rescaling import parse_label_rescaling, rescaling_constant
 from ocp_dc.trainers.checkpoints import read_checkpoint, require_same_labels, require_same_model, unused_run_id
@@ -91,6 +92,13 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         self.metrics_log = MetricsLog(Path(self.config["cmd"]["logs_dir"]) / "metrics.jsonl")
 
     # --- setting up -------------------------------------------------------------------------------------------------
+
+    def load_model(self) -> None:
+        scale_file = self.config["model"].get("scale_file")
+        if isinstance(scale_file, str) and scale_file.endswith(".json"):
+            # as values, so that a checkpoint does not depend on a file
+            self.config["model"]["scale_file"] = read_scale_factors(scale_file)
+        super().load_model()
 
     def load_extras(self) -> None:
         optim = self.config["optim"]

@@ -1,0 +1,192 @@
+"""CGCNN (Xie & Grossman, 2018, arXiv:1710.10324), which the host no longer has, and its derivative-constrained form."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from fairchem.core.common.registry import registry
+from fairchem.core.datasets.embeddings import KHOT_EMBEDDINGS, QMOF_KHOT_EMBEDDINGS
+from fairchem.core.models.base import GraphModelMixin
+from torch import Tensor, nn
+from torch_geometric.nn.models.schnet import GaussianSmearing
+
+from ocp_dc.derivative_constrained import denormalize as remove_normalization
+from ocp_dc.errors import InputError
+from ocp_dc.models.forces import GradientForces
+from ocp_dc.models.graph import MoleculeGraphMixin
+from ocp_dc.models.variants import replace_model_activations
+
+EMBEDDINGS = {"khot": KHOT_EMBEDDINGS, "qmof": QMOF_KHOT_EMBEDDINGS}
+
+
+class CGCNNConv(nn.Module):
+    r"""One crystal graph convolution (Xie & Grossman, Eq. 5, with OCP's normalizations).
+
+    .. math::
+        (f_{ij}, s_{ij}) = BatchNorm(W [x_i, x_j, e_{ij}] + b), \qquad
+        x_i' = g(x_i + LayerNorm(\sum_j σ(f_{ij}) ⊙ g(s_{ij})))
+
+    with g softplus, j the neighbours of i, and W ``lin1``.
+
+    Args:
+        node_dim: D, width of the node states.
+        edge_dim: G, number of edge features.
+    """
+
+    def __init__(self, node_dim: int, edge_dim: int) -> None:
+        super().__init__()
+        self.inputs = [node_dim, node_dim, edge_dim]
+        self.lin1 = nn.Linear(sum(self.inputs), 2 * node_dim)
+        self.bn1 = nn.BatchNorm1d(2 * node_dim)
+        self.core_activation = nn.Softplus()
+        self.ln1 = nn.LayerNorm(node_dim)
+        self.residual_activation = nn.Softplus()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform weights, zero bias."""
+        nn.init.xavier_uniform_(self.lin1.weight)
+        nn.init.zeros_(self.lin1.bias)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        """The next node states.
+
+        Args:
+            x: (N, D) node states.
+            edge_index: (2, E), rows sender j and receiver i.
+            edge_attr: (E, G) edge features.
+
+        Returns:
+            (N, D).
+        """
+        sender, receiver = edge_index
+        # lin1 of the concatenated inputs, one input at a time: the products with x are then per atom, not per edge
+        from_receiver, from_sender, from_edge = self.lin1.weight.split(self.inputs, dim=1)
+        z = (
+            (x @ from_receiver.T).index_select(0, receiver)
+            + (x @ from_sender.T).index_select(0, sender)
+            + nn.functional.linear(edge_attr, from_edge, self.lin1.bias)
+        )
+        gate, core = self.bn1(z).chunk(2, dim=1)
+        messages = gate.sigmoid() * self.core_activation(core)
+        received = torch.zeros_like(x).index_add(0, receiver, messages)
+        return self.residual_activation(x + self.ln1(received))
+
+
+@registry.register_model("cgcnn")
+class CGCNN(GradientForces, MoleculeGraphMixin, nn.Module, GraphModelMixin):
+    """CGCNN with the settings and the state-dict keys of OCP's ``cgcnn``, whose weights load strictly.
+
+    Atoms are a k-hot code of their element and edges Gaussians of the distance; convolutions (:class:`CGCNNConv`), the
+    mean over the atoms of a system, and a fully connected head (``conv_to_fc``, ``fcs``, ``fc_out``) give one energy
+    per system. It does not grow with the system: two copies of a molecule have the energy of one. It jumps where a
+    neighbour enters or leaves the cutoff. In training mode the batch normalizations mix the systems of a batch.
+
+    Args:
+        atom_embedding_size: width of the node states.
+        num_graph_conv_layers: number of convolutions.
+        fc_feat_size: width of the head.
+        num_fc_layers: hidden layers of the head, ``conv_to_fc`` included; at least 1.
+        num_gaussians: edge features.
+        cutoff: Å.
+        embeddings: the host's table of element codes, ``khot`` (H to Fm) or ``qmof`` (H to Lr).
+        use_pbc: edges to periodic images. False needs no ``torch_cluster``.
+        use_pbc_single: build the periodic edges of one system at a time, to save memory.
+        otf_graph: build edges at every step rather than read them from the data; without images they always are.
+        max_neighbors: edges per receiving atom, the nearest ones.
+        regress_forces: predict forces, −∂E/∂x.
+
+    Shapes:
+        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and ``cell``
+        (B, 3, 3) if periodic; out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos.
+
+    Raises:
+        InputError: an unknown ``embeddings``, or ``num_fc_layers`` below 1.
+    """
+
+    def __init__(
+        self,
+        atom_embedding_size: int = 64,
+        num_graph_conv_layers: int = 6,
+        fc_feat_size: int = 128,
+        num_fc_layers: int = 4,
+        num_gaussians: int = 50,
+        cutoff: float = 6.0,
+        embeddings: str = "khot",
+        use_pbc: bool = True,
+        use_pbc_single: bool = False,
+        otf_graph: bool = False,
+        max_neighbors: int = 50,
+        regress_forces: bool = True,
+    ) -> None:
+        super().__init__()
+        if embeddings not in EMBEDDINGS:
+            raise InputError(f"model.embeddings is {embeddings!r}; CGCNN knows {', '.join(EMBEDDINGS)}")
+        if num_fc_layers < 1:
+            raise InputError(f"model.num_fc_layers is {num_fc_layers}; CGCNN needs at least 1 (conv_to_fc)")
+        self.cutoff = cutoff
+        self.use_pbc = use_pbc
+        self.use_pbc_single = use_pbc_single
+        self.otf_graph = otf_graph
+        self.max_neighbors = max_neighbors
+        self.regress_forces = regress_forces
+
+        table = EMBEDDINGS[embeddings]
+        codes = torch.tensor([table[number] for number in sorted(table)], dtype=torch.get_default_dtype())
+        self.register_buffer("embedding", codes, persistent=False)
+        self.embedding_fc = nn.Linear(codes.shape[1], atom_embedding_size)
+        self.distance_expansion = GaussianSmearing(0.0, cutoff, num_gaussians)
+        self.convs = nn.ModuleList(CGCNNConv(atom_embedding_size, num_gaussians) for _ in range(num_graph_conv_layers))
+        self.conv_to_fc = nn.Sequential(nn.Linear(atom_embedding_size, fc_feat_size), nn.Softplus())
+        hidden = [(nn.Linear(fc_feat_size, fc_feat_size), nn.Softplus()) for _ in range(num_fc_layers - 1)]
+        self.fcs = nn.Sequential(*(layer for pair in hidden for layer in pair))
+        self.fc_out = nn.Linear(fc_feat_size, 1)
+
+    def _forward(self, data) -> Tensor:
+        graph = self.generate_graph(data)
+        edge_attr = self.distance_expansion(graph.edge_distance)
+
+        x = self.embedding_fc(self.embedding[graph.atomic_numbers_full - 1])
+        for conv in self.convs:
+            x = conv(x, graph.edge_index, edge_attr)
+
+        total = x.new_zeros(len(data.natoms), x.shape[1]).index_add(0, graph.batch_full, x)
+        mean = total / data.natoms[:, None]
+        return self.fc_out(self.fcs(self.conv_to_fc(mean)))
+
+
+def _in_head(path: str) -> bool:
+    return not path.startswith("convs.")
+
+
+@registry.register_model("cgcnn_irelu")
+class CGCNNIReLU(CGCNN):
+    """``cgcnn`` with its softplus replaced by an integrated one and, on request, less normalization (paper, Sec. 4).
+
+    With ``activation: original`` and ``denormalize: none`` it is ``cgcnn``.
+
+    Args:
+        activation: a name of :func:`ocp_dc.activations.known_activations`, or ``original`` to keep softplus.
+        activation_scope: ``paper``, the head (``conv_to_fc`` and ``fcs``); ``all``, also both softplus of each
+            convolution. Its sigmoid gate stays in both.
+        denormalize: ``none``; ``batch`` removes the BatchNorm of each convolution, as in the paper's published runs;
+            ``all`` removes its LayerNorm too, as the paper's text says.
+        **settings: those of :class:`CGCNN`.
+
+    Raises:
+        InputError: an unknown ``activation``, ``activation_scope`` or ``denormalize``.
+    """
+
+    activation_sites: ClassVar = {"paper": _in_head, "all": None}
+
+    def __init__(
+        self,
+        activation: str = "irelu",
+        activation_scope: str = "paper",
+        denormalize: str = "none",
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.replaced_activations = replace_model_activations(self, activation, activation_scope)
+        self.removed_normalizations = [] if denormalize == "none" else remove_normalization(self, denormalize)

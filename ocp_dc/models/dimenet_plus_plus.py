@@ -1,0 +1,114 @@
+"""DimeNet++ (Gasteiger et al., 2020, arXiv:2011.14115) with the paper's activation, and forces that conserve energy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from fairchem.core.common.registry import registry
+from fairchem.core.models.dimenet_plus_plus import DimeNetPlusPlusWrap
+from numpy.polynomial.legendre import leg2poly
+from torch import Tensor
+
+from ocp_dc.errors import InputError
+from ocp_dc.models.forces import GradientForces
+from ocp_dc.models.graph import MoleculeGraphMixin
+from ocp_dc.models.variants import replace_model_activations
+
+
+@registry.register_model("dimenetplusplus_irelu")
+class DimeNetPlusPlusIReLU(GradientForces, MoleculeGraphMixin, DimeNetPlusPlusWrap):
+    r"""The host's ``dimenetplusplus`` with other activations (paper, Sec. 4.1) and, by default, conservative forces.
+
+    The host takes its angles from detached positions: its "forces" leave out how the energy changes with the angles,
+    so they are not the gradient of its energy, and a simulation with them does not conserve energy. Here
+    ``conservative`` chooses. It is True by default, since F = −∂E/∂x is what the labels obey and what the paper's
+    argument for IReLU assumes; the paper's numbers, and the host's, need False. Energies do not depend on it.
+
+    Angles enter through the zonal harmonics alone, which are polynomials in their cosine:
+
+    .. math::
+        Y_{l0}(θ) = \sqrt{(2l+1) / 4π} \, P_l(\cos θ)
+
+    They are evaluated on the cosine, so that derivatives of any order exist where three atoms are in line, and equal
+    the host's, evaluated on the angle, to rounding. With ``activation: original``, ``conservative: false`` and the same
+    weights, energies, forces and parameter gradients are those of the host's ``dimenetplusplus``.
+
+    Args:
+        activation: a name of :func:`ocp_dc.activations.known_activations`, or ``original`` to keep SiLU.
+        activation_scope: ``paper``, the output blocks only; ``all``, also the embedding and interaction blocks
+            (unstable in the paper's trials, Sec. 5.1.1).
+        denormalize: ``none``: there is no normalization to remove.
+        conservative: whether forces are the full gradient of the energy.
+        use_pbc: edges to periodic images. False (the default, for molecules) needs no ``torch_cluster``.
+        otf_graph: build edges at every step rather than read them from the data; without images they always are.
+        **settings: the host's: ``hidden_channels``, ``num_blocks``, ``int_emb_size``, ``basis_emb_size``,
+            ``out_emb_channels``, ``num_spherical``, ``num_radial``, ``cutoff`` (Å), ``envelope_exponent``,
+            ``num_before_skip``, ``num_after_skip``, ``num_output_layers``, ``regress_forces``, ``use_pbc_single``.
+
+    Shapes:
+        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and ``cell``
+        (B, 3, 3) if periodic; out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos, see ``conservative``.
+
+    Raises:
+        InputError: an unknown ``activation`` or ``activation_scope``, or a ``denormalize`` other than ``none``.
+    """
+
+    activation_sites: ClassVar = {"paper": "output_blocks.*", "all": None}
+
+    def __init__(
+        self,
+        activation: str = "irelu",
+        activation_scope: str = "paper",
+        denormalize: str = "none",
+        conservative: bool = True,
+        use_pbc: bool = False,
+        otf_graph: bool = True,
+        **settings: Any,
+    ) -> None:
+        if denormalize != "none":
+            raise InputError(
+                f"model.denormalize is {denormalize!r}; DimeNet++ has no normalization: leave it at 'none'"
+            )
+        super().__init__(use_pbc=use_pbc, otf_graph=otf_graph, **settings)
+        self.conservative = conservative
+        self.sbf.sph_funcs = [partial(_polynomial, _zonal_harmonic(degree)) for degree in range(self.sbf.num_spherical)]
+        self.replaced_activations = replace_model_activations(self, activation, activation_scope)
+
+    def _forward(self, data) -> Tensor:
+        graph = self.generate_graph(data)
+        sender, receiver = graph.edge_index
+        num_atoms = len(graph.atomic_numbers_full)
+        *_, idx_kj, idx_ji = self.triplets(graph.edge_index, graph.cell_offsets, num_atoms)
+
+        rbf = self.rbf(graph.edge_distance)
+        sbf = self.sbf(graph.edge_distance, self._cosines(graph, idx_kj, idx_ji), idx_kj)
+        x = self.emb(graph.atomic_numbers_full, rbf, receiver, sender)
+        atom_energy = self.output_blocks[0](x, rbf, receiver, num_atoms)
+        for interaction, output in zip(self.interaction_blocks, self.output_blocks[1:], strict=True):
+            x = interaction(x, rbf, sbf, idx_kj, idx_ji)
+            atom_energy = atom_energy + output(x, rbf, receiver, num_atoms)
+
+        return atom_energy.new_zeros(len(data.natoms), 1).index_add(0, graph.batch_full, atom_energy)
+
+    def _cosines(self, graph, idx_kj: Tensor, idx_ji: Tensor) -> Tensor:
+        """Of the angles between the edges k → j and j → i: (T,)."""
+        directions = graph.edge_distance_vec / graph.edge_distance[:, None]
+        if not self.conservative:
+            directions = directions.detach()
+        return (directions[idx_kj] * directions[idx_ji]).sum(dim=-1)
+
+
+def _zonal_harmonic(degree: int) -> list[float]:
+    """The coefficients, by rising powers, of √((2l+1)/4π) P_l."""
+    return (math.sqrt((2 * degree + 1) / (4 * math.pi)) * leg2poly([0] * degree + [1])).tolist()
+
+
+def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    value = torch.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * x + coefficient
+    return value

@@ -1,0 +1,438 @@
+"""ForceNet (Hu et al., 2021, arXiv:2103.01436), which the host no longer has, and its derivative-constrained form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from fairchem.core.common.registry import registry
+from fairchem.core.common.utils import conditional_grad
+from fairchem.core.datasets.embeddings import ATOMIC_RADII, CONTINUOUS_EMBEDDINGS
+from fairchem.core.models.base import GraphData, GraphModelMixin
+from fairchem.core.models.utils.activations import Act
+from fairchem.core.models.utils.basis import Basis
+from torch import Tensor, nn
+
+from ocp_dc.activations import activation as activation_by_name
+from ocp_dc.derivative_constrained import ReplacedSite
+from ocp_dc.derivative_constrained import denormalize as remove_normalization
+from ocp_dc.errors import InputError
+from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing
+from ocp_dc.models.forces import negative_gradient
+from ocp_dc.models.graph import MoleculeGraphMixin
+from ocp_dc.models.variants import ORIGINAL, replace_model_activations
+
+ABLATIONS = ("none", "nofilter", "nocond", "nodistlist", "onlydist", "nodelinear", "edgelinear", "noself")
+SPHERICAL_BASES = {
+    f"sph{option}{combination}": option
+    for option in ("all", "sine", "cosine")
+    for combination in ("cat", "mul", "m40", "nosine")
+}
+BASES = ("powersine", "powercosine", "fouriersine", "gauss", "linact", "raw", "rawcat", *SPHERICAL_BASES)
+SMALLEST_DISTANCE = 1e-3
+NUM_ELEMENTS = 101
+
+
+class InteractionBlock(nn.Module):
+    r"""One message passing step (Hu et al., Sec. 3.2).
+
+    .. math::
+        m_i = c ⊙ W h_i + \sum_j w_{ij} \, F(e_{ij}, h_j, h_i) ⊙ W h_j, \qquad out_i = G(m_i)
+
+    with W ``lin``, F ``mlp_edge`` on the concatenation of ``lin_basis(e_ij)``, h_j and h_i, c ``center_W``, and G
+    ``mlp_trans``; ablations leave parts of it out (see :class:`ForceNet`).
+
+    Args:
+        hidden_channels: H.
+        edge_channels: D, the dimension of the edges' basis functions.
+        basis: ``rawcat`` has no ``lin_basis``.
+        depth_mlp_edge: activations in F; 0 makes it linear, with a BatchNorm.
+        depth_mlp_node: activations in G; 0 makes it linear, with a BatchNorm.
+        activation_str: a name of the host's ``Act``.
+        ablation: one of ``ABLATIONS``.
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int,
+        edge_channels: int,
+        basis: str,
+        depth_mlp_edge: int,
+        depth_mlp_node: int,
+        activation_str: str,
+        ablation: str,
+    ) -> None:
+        super().__init__()
+        self.ablation = ablation
+        self.lin_basis = None if basis == "rawcat" else nn.Linear(edge_channels, hidden_channels)
+        self.edge_inputs = [edge_channels if basis == "rawcat" else hidden_channels]
+        if ablation != "nocond":
+            self.edge_inputs += [hidden_channels, hidden_channels]
+
+        edge_layers = [nn.Linear(sum(self.edge_inputs), hidden_channels)]
+        for _ in range(depth_mlp_edge):
+            edge_layers += [Act(activation_str), nn.Linear(hidden_channels, hidden_channels)]
+        self.mlp_edge = nn.Sequential(*edge_layers, *_norm_if(depth_mlp_edge == 0, hidden_channels))
+
+        self.lin = None if ablation == "nofilter" else nn.Linear(hidden_channels, hidden_channels)
+
+        node_layers = [nn.Linear(hidden_channels, hidden_channels)]
+        for _ in range(depth_mlp_node):
+            node_layers += [
+                nn.BatchNorm1d(hidden_channels),
+                Act(activation_str),
+                nn.Linear(hidden_channels, hidden_channels),
+            ]
+        self.mlp_trans = nn.Sequential(*node_layers, *_norm_if(depth_mlp_node == 0, hidden_channels))
+
+        self.center_W = None if ablation == "noself" else nn.Parameter(torch.empty(1, hidden_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform weights, zero biases."""
+        _reset_linear_layers(self)
+        if self.center_W is not None:
+            nn.init.xavier_uniform_(self.center_W)
+
+    def forward(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor, edge_weight: Tensor) -> Tensor:
+        """The update of ``h``.
+
+        Args:
+            h: (N, H) node states.
+            edge_index: (2, E), rows sender j and receiver i.
+            edge_attr: (E, D) basis functions of the edges.
+            edge_weight: (E,) w.
+
+        Returns:
+            (N, H).
+        """
+        sender, receiver = edge_index
+        filters = self.mlp_edge[1:](self._first_edge_layer(h, edge_index, edge_attr)) * edge_weight[:, None]
+        if self.ablation == "nofilter":
+            return self.mlp_trans(self.center_W.expand_as(h).index_add(0, receiver, filters))
+        h = self.lin(h)
+        own = torch.zeros_like(h) if self.center_W is None else self.center_W * h
+        return self.mlp_trans(own.index_add(0, receiver, h.index_select(0, sender) * filters))
+
+    def _first_edge_layer(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        # mlp_edge[0] of the concatenated inputs, one input at a time: the products with h are then per atom, not per
+        # edge, and lin_basis, which nothing separates from it, is multiplied into it.
+        layer = self.mlp_edge[0]
+        from_edge, *from_atoms = layer.weight.split(self.edge_inputs, dim=1)
+        bias = layer.bias
+        if self.lin_basis is not None:
+            bias = bias + from_edge @ self.lin_basis.bias
+            from_edge = from_edge @ self.lin_basis.weight
+        out = nn.functional.linear(edge_attr, from_edge, bias)
+        for atoms, weight in zip(edge_index, from_atoms, strict=False):
+            out = out + (h @ weight.T).index_select(0, atoms)
+        return out
+
+
+class ForceDecoder(nn.Module):
+    """Forces directly from the node states (Hu et al., Sec. 3.3), without an energy they derive from.
+
+    Args:
+        decoder_type: ``mlp`` (one hidden layer, with BatchNorm) or ``linear``.
+        decoder_activation_str: a name of the host's ``Act``.
+        channels: of the node states.
+
+    Shapes:
+        in: (N, ``channels``); out: (N, 3).
+    """
+
+    def __init__(self, decoder_type: str, decoder_activation_str: str, channels: int) -> None:
+        super().__init__()
+        _check_choice("decoder_type", decoder_type, ("mlp", "linear"))
+        hidden = (
+            [nn.Linear(channels, channels), nn.BatchNorm1d(channels), Act(decoder_activation_str)]
+            if decoder_type == "mlp"
+            else []
+        )
+        self.decoder = nn.Sequential(*hidden, nn.Linear(channels, 3))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform weights, zero biases."""
+        _reset_linear_layers(self)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.decoder(h)
+
+
+@registry.register_model("forcenet")
+class ForceNet(MoleculeGraphMixin, nn.Module, GraphModelMixin):
+    r"""ForceNet with the settings and the state-dict keys of OCP's ``forcenet``, whose weights load strictly.
+
+    Edges carry the unit vector to the neighbour and the distance, as such and less one or both atomic radii, in units
+    of the cutoff, expanded in a basis; their messages fade as :math:`\cos(π d / 2 r_{cut})`. The energy is linear in
+    the sum over the atoms of their final states, :math:`E = w · \sum_i σ(L h_i) + b`.
+
+    The model sees absolute directions: it is invariant to translation and to the order of atoms, NOT to rotation, and
+    relies on rotated training data. Gradients are continuous except where a neighbour enters or leaves the cutoff, or
+    a distance less the radii falls below 1e-3 of the cutoff.
+
+    Args:
+        hidden_channels: width of the node states.
+        num_interactions: message passing steps.
+        cutoff: Å.
+        feat: node input, ``full`` (nine properties of the element, scaled to [0, 1] and expanded in the basis) or
+            ``simple`` (a learned embedding per element).
+        num_freqs: basis functions per feature.
+        max_n: spherical harmonics of degrees below this; the odd ones need 2.
+        basis: ``powersine``, ``powercosine``, ``fouriersine``, ``gauss``, ``linact`` (learned), ``raw`` (the features
+            as they are), ``rawcat`` (the same, without a linear layer of their own), or spherical harmonics of the
+            direction, ``sph{all,sine,cosine}{cat,mul,m40,nosine}``: all, odd or even degrees, concatenated with the
+            sines of the distances (``cat``), or multiplied by learned combinations of these (``mul``, as many as
+            distances, or ``m40``) or by the distances as they are (``nosine``).
+        depth_mlp_edge: activations in each edge MLP.
+        depth_mlp_node: activations in each node MLP.
+        activation_str: a name of the host's ``Act``, such as ``swish``, ``ssp`` or ``relu``.
+        ablation: ``none``; ``nofilter`` (the message is the filter alone), ``nocond`` (filters do not see the node
+            states), ``nodistlist`` (no atomic radii), ``onlydist`` (no directions), ``nodelinear`` and ``edgelinear``
+            (node or edge MLPs linear with BatchNorm), ``noself`` (no message from an atom to itself).
+        decoder_hidden_channels: width of the final node states.
+        decoder_type: ``mlp`` or ``linear``.
+        decoder_activation_str: a name of the host's ``Act``.
+        training: start in training mode.
+        otf_graph: build edges at every step rather than read them from the data; without images they always are.
+        use_pbc: edges to periodic images. False needs no ``torch_cluster``.
+        use_pbc_single: build the periodic edges of one system at a time, to save memory.
+        max_neighbors: edges per receiving atom, the nearest ones.
+        regress_forces: predict forces.
+        direct_forces: forces from the decoder, as in OCP; by default they are the energy's gradient, as in the paper
+            of derivative-constrained training, and the decoder's parameters are frozen.
+
+    Shapes:
+        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and ``cell``
+        (B, 3, 3) if periodic; out: ``energy`` (B, 1) and ``forces`` (N, 3). They are NaN for elements without a
+        tabulated radius or, with ``feat: full``, without tabulated properties (Kr, Xe, At, Rn, Fr, Cm and beyond).
+
+    Raises:
+        InputError: an unknown ``feat``, ``basis``, ``ablation``, ``decoder_type`` or activation, or no spherical
+            harmonics below ``max_n``.
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int = 512,
+        num_interactions: int = 5,
+        cutoff: float = 6.0,
+        feat: str = "full",
+        num_freqs: int = 50,
+        max_n: int = 3,
+        basis: str = "sphallmul",
+        depth_mlp_edge: int = 2,
+        depth_mlp_node: int = 1,
+        activation_str: str = "swish",
+        ablation: str = "none",
+        decoder_hidden_channels: int = 512,
+        decoder_type: str = "mlp",
+        decoder_activation_str: str = "swish",
+        training: bool = True,
+        otf_graph: bool = False,
+        use_pbc: bool = True,
+        use_pbc_single: bool = False,
+        max_neighbors: int = 50,
+        regress_forces: bool = True,
+        direct_forces: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_choice("feat", feat, ("full", "simple"))
+        _check_choice("basis", basis, BASES)
+        _check_choice("ablation", ablation, ABLATIONS)
+        _check_activation("activation_str", activation_str)
+        _check_activation("decoder_activation_str", decoder_activation_str)
+        self.cutoff = cutoff
+        self.feat = feat
+        self.ablation = ablation
+        self.otf_graph = otf_graph
+        self.use_pbc = use_pbc
+        self.use_pbc_single = use_pbc_single
+        self.max_neighbors = max_neighbors
+        self.regress_forces = regress_forces
+        self.direct_forces = direct_forces
+
+        node_basis = edge_basis = basis
+        if basis in SPHERICAL_BASES:
+            node_basis = "powersine"
+            edge_basis = "powersine" if ablation == "onlydist" else basis
+        self.edge_basis = edge_basis
+
+        radii = torch.tensor([ATOMIC_RADII[number] for number in range(NUM_ELEMENTS)])
+        self.atom_radii = nn.Parameter(radii / 100, requires_grad=False)
+        self.atom_map = nn.Parameter(_element_features(feat), requires_grad=False)
+        if feat == "simple":
+            self.embedding = nn.Embedding(NUM_ELEMENTS - 1, hidden_channels)
+        else:
+            expand = Basis(self.atom_map.shape[1], num_freqs, node_basis, activation_str)
+            self.embedding = nn.Sequential(expand, nn.Linear(expand.out_dim, hidden_channels))
+
+        self.spherical = None
+        if edge_basis in SPHERICAL_BASES:
+            self.spherical = DifferentiableSphericalSmearing(max_n, SPHERICAL_BASES[edge_basis])
+            if self.spherical.out_dim == 0:
+                raise InputError(f"model.max_n is {max_n}, which leaves basis {basis} no spherical harmonics; raise it")
+        num_edge_features = 4 if ablation in ("nodistlist", "onlydist") else 7
+        self.basis_fun = Basis(num_edge_features, num_freqs, edge_basis, activation_str, sph=self.spherical)
+
+        self.interactions = nn.ModuleList(
+            InteractionBlock(
+                hidden_channels,
+                self.basis_fun.out_dim,
+                edge_basis,
+                depth_mlp_edge=0 if ablation == "edgelinear" else depth_mlp_edge,
+                depth_mlp_node=0 if ablation == "nodelinear" else depth_mlp_node,
+                activation_str=activation_str,
+                ablation=ablation,
+            )
+            for _ in range(num_interactions)
+        )
+        self.lin = nn.Linear(hidden_channels, decoder_hidden_channels)
+        self.activation = Act(activation_str)
+        self.decoder = ForceDecoder(decoder_type, decoder_activation_str, decoder_hidden_channels)
+        # distributed training refuses parameters that get no gradient
+        self.decoder.requires_grad_(regress_forces and direct_forces)
+        self.energy_mlp = nn.Linear(decoder_hidden_channels, 1)
+        self.train(training)
+
+    def forward(self, data) -> dict[str, Tensor]:
+        """Energies (B, 1) and, with ``regress_forces``, forces (N, 3), in the units of the rescaled labels."""
+        if self.regress_forces and not self.direct_forces:
+            data.pos.requires_grad_(True)
+        energy, states = self._forward(data)
+        if not self.regress_forces:
+            return {"energy": energy}
+        if self.direct_forces:
+            return {"energy": energy, "forces": self.decoder(states)}
+        return {"energy": energy, "forces": negative_gradient(energy, data.pos, differentiable=self.training)}
+
+    @conditional_grad(torch.enable_grad())
+    def _forward(self, data) -> tuple[Tensor, Tensor]:
+        graph = self.generate_graph(data)
+        edge_attr = self._edge_attributes(graph)
+        edge_weight = torch.cos(0.5 * math.pi * graph.edge_distance / self.cutoff)
+
+        elements = graph.atomic_numbers_full
+        h = self.embedding(elements if self.feat == "simple" else self.atom_map[elements])
+        for interaction in self.interactions:
+            h = h + interaction(h, graph.edge_index, edge_attr, edge_weight)
+        h = self.activation(self.lin(h))
+
+        total = h.new_zeros(len(data.natoms), h.shape[1]).index_add(0, graph.batch_full, h)
+        return self.energy_mlp(total), h
+
+    def _edge_attributes(self, graph: GraphData) -> Tensor:
+        distance = graph.edge_distance
+        distances = distance[:, None]
+        if self.ablation != "nodistlist":
+            sender_radius, receiver_radius = self.atom_radii[graph.atomic_numbers_full][graph.edge_index]
+            less = [torch.zeros_like(distance), sender_radius, receiver_radius, sender_radius + receiver_radius]
+            distances = distances - torch.stack(less, dim=1)
+        distances = (distances / self.cutoff).clamp(min=SMALLEST_DISTANCE)
+        if self.ablation == "onlydist":
+            return self.basis_fun(distances)
+
+        direction = graph.edge_distance_vec / distance[:, None]
+        if self.spherical is not None:
+            return self.basis_fun(torch.cat([direction, distances], dim=1), self.spherical(direction))
+        if self.edge_basis == "gauss":
+            # the Gaussians are centred on [0, 1]
+            direction = (direction + 1) / 2
+        return self.basis_fun(torch.cat([direction, distances], dim=1))
+
+
+@registry.register_model("forcenet_irelu")
+class ForceNetIReLU(ForceNet):
+    """ForceNet with its activations replaced by an integrated one and, if asked, without normalization (paper, Sec. 4).
+
+    Args:
+        activation: a name of :func:`ocp_dc.activations.known_activations`, or ``original`` to keep ``activation_str``.
+        activation_scope: ``paper`` (the MLPs of every interaction and the final activation) or ``all`` (also the force
+            decoder and, for the basis ``linact``, the activations of the basis).
+        denormalize: ``batch`` or ``all`` remove every BatchNorm, the only normalization there is; ``none`` keeps them.
+        as_published: rebuild the network that the paper's records of ForceNet without BatchNorm come from. Its
+            replacement went by position, so that each node MLP kept its activation and had its last linear layer
+            replaced: linear, SiLU, IReLU. Needs ``activation_scope: paper``, ``depth_mlp_node: 1`` and ``denormalize``.
+        **settings: those of :class:`ForceNet`.
+
+    Attributes:
+        replaced_activations: what was replaced where.
+        removed_normalizations: the BatchNorm layers that were removed.
+
+    Raises:
+        InputError: an unknown scope, activation or ``denormalize``, or settings that leave the scope without a site.
+    """
+
+    activation_sites: ClassVar = {"paper": ("interactions.*", "activation"), "all": None}
+
+    def __init__(
+        self,
+        activation: str = "irelu",
+        activation_scope: str = "paper",
+        denormalize: str = "none",
+        as_published: bool = False,
+        **settings,
+    ) -> None:
+        super().__init__(**settings)
+        _check_choice("denormalize", denormalize, ("none", "batch", "all"))
+        self.removed_normalizations = [] if denormalize == "none" else remove_normalization(self, denormalize)
+        if as_published:
+            self._check_published(activation, denormalize)
+            self.activation_sites = {"paper": ("interactions.*.mlp_edge.*", "activation")}
+        self.replaced_activations = replace_model_activations(self, activation, activation_scope)
+        if as_published:
+            self.replaced_activations += self._replace_last_node_layers(activation)
+
+    def _check_published(self, activation: str, denormalize: str) -> None:
+        one_activation = all(len(block.mlp_trans) == 4 for block in self.interactions)
+        if activation == ORIGINAL or denormalize == "none" or not one_activation:
+            raise InputError(
+                "model.as_published is true, which needs model.activation other than original, model.denormalize batch "
+                "or all, and model.depth_mlp_node 1 without the ablation nodelinear"
+            )
+
+    def _replace_last_node_layers(self, activation: str) -> list[ReplacedSite]:
+        records = []
+        for index, block in enumerate(self.interactions):
+            old, new = block.mlp_trans[-1], activation_by_name(activation)
+            block.mlp_trans[-1] = new.train(block.training)
+            records.append(ReplacedSite(f"interactions.{index}.mlp_trans.3", type(old).__name__, type(new).__name__))
+        return records
+
+
+def _norm_if(needed: bool, channels: int) -> list[nn.Module]:
+    return [nn.BatchNorm1d(channels)] if needed else []
+
+
+def _reset_linear_layers(module: nn.Module) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def _element_features(feat: str) -> Tensor:
+    """(101, 9): the elements' properties scaled to [0, 1] (NaN where unknown); for ``simple``, their rank (unused)."""
+    if feat == "simple":
+        return torch.linspace(0, 1, NUM_ELEMENTS)[:, None].repeat(1, 9)
+    properties = torch.tensor([CONTINUOUS_EMBEDDINGS[number] for number in range(NUM_ELEMENTS)])
+    known = properties[~properties[:, 0].isnan()]
+    lowest, highest = known.amin(dim=0), known.amax(dim=0)
+    return (properties - lowest) / (highest - lowest)
+
+
+def _check_choice(key: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"model.{key} is {value!r}; ForceNet knows {', '.join(known)}")
+
+
+def _check_activation(key: str, name: str) -> None:
+    try:
+        Act(name)(torch.zeros(1))
+    except RuntimeError as error:
+        raise InputError(
+            f"model.{key} is {name!r}, which the host's Act does not know; swish is the default"
+        ) from error

@@ -1,0 +1,70 @@
+"""GemNet-dT (Gasteiger et al., 2021, arXiv:2106.08903) with the paper's activation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fairchem.core.common.registry import registry
+from fairchem.core.models.gemnet.gemnet import GemNetT
+
+from ocp_dc.errors import InputError
+from ocp_dc.models.graph import MoleculeGraphMixin
+from ocp_dc.models.scale_factors import load_scale_factors
+from ocp_dc.models.variants import replace_model_activations
+
+
+def _outside_the_bases(path: str) -> bool:
+    # the softplus there keeps an exponent of the Bernstein basis positive
+    return not path.startswith(("radial_basis.", "cbf_basis3."))
+
+
+@registry.register_model("gemnet_t_irelu")
+class GemNetTIReLU(MoleculeGraphMixin, GemNetT):
+    """The host's ``gemnet_t`` with its scaled SiLU replaced by an integrated activation (paper, Sec. 4.1).
+
+    Forces are −∂E/∂x by default (``direct_forces: false``). With ``activation: original`` and the same weights,
+    energies, forces and parameter gradients are those of the host's ``gemnet_t``. Like it, this model needs an edge in
+    every molecule and a triplet in every batch; and where atoms are exactly in line, it may clamp a cosine that
+    rounding puts beyond ±1: forces and their gradients by the weights are right there, Hessians can be wrong.
+
+    Args:
+        activation: a name of :func:`ocp_dc.activations.known_activations`, which replaces SiLU together with its scale
+            of 1/0.6; or ``original`` to keep both.
+        activation_scope: ``paper``, the MLPs of the output blocks only; ``all``, also those of the embedding and
+            interaction blocks (unstable in the paper's trials, Sec. 5.1.1). No scope touches the basis functions.
+        denormalize: ``none``: there is no normalization to remove.
+        use_pbc: edges to periodic images. False (the default, for molecules) needs no ``torch_cluster``.
+        otf_graph: build edges at every step rather than read them from the data; without images they always are.
+        scale_file: the scale factors, as a mapping of their names to values or the path of a JSON file of one (see
+            :func:`ocp_dc.models.scale_factors.fit_scale_factors`). Factors that this model lacks are left out: those
+            of the force decoder, with ``direct_forces: false``. None leaves them at 1, or for a checkpoint to set.
+        **settings: the host's, but its own ``activation``.
+
+    Shapes:
+        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and ``cell``
+        (B, 3, 3) if periodic; out: ``energy`` (B, 1) and ``forces`` (N, 3).
+
+    Raises:
+        InputError: an unknown ``activation`` or ``activation_scope``, a ``denormalize`` other than ``none``, or a
+            ``scale_file`` that cannot be read or lacks factors.
+    """
+
+    activation_sites: ClassVar = {"paper": "out_blocks.*", "all": _outside_the_bases}
+
+    def __init__(
+        self,
+        activation: str = "irelu",
+        activation_scope: str = "paper",
+        denormalize: str = "none",
+        use_pbc: bool = False,
+        otf_graph: bool = True,
+        scale_file: dict[str, float] | str | Path | None = None,
+        **settings: Any,
+    ) -> None:
+        if denormalize != "none":
+            raise InputError(f"model.denormalize is {denormalize!r}; GemNet has no normalization: leave it at 'none'")
+        super().__init__(use_pbc=use_pbc, otf_graph=otf_graph, **settings)
+        if scale_file is not None:
+            load_scale_factors(self, scale_file)
+        self.replaced_activations = replace_model_activations(self, activation, activation_scope)

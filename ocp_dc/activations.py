@@ -123,6 +123,27 @@ class IReLU(IntegratedActivation):
         return torch.relu(x).square().mul(0.5)
 
 
+@register_activation("bounded_irelu")
+class BoundedIReLU(IntegratedActivation):
+    """∫₀ˣ min(ReLU(t), 1) dt = x²/2 for 0 < x ≤ 1, x − 1/2 beyond, else 0: IReLU with a slope of at most 1; any shape.
+
+    Composed n times, IReLU grows as the 2ⁿ-th power of its input: what exceeds its fixed point, 2, overflows in a deep
+    stack of layers. This one grows linearly. Once differentiable everywhere; the second derivative is 1 for 0 < x < 1,
+    else 0.
+    """
+
+    formula = "x^2/2 if 0 < x <= 1, x - 1/2 if x > 1, else 0"
+
+    @staticmethod
+    def base(x: Tensor) -> Tensor:
+        return F.hardtanh(x, 0, 1)
+
+    @staticmethod
+    def integral(x: Tensor) -> Tensor:
+        bend = x.clamp(0, 1)
+        return bend * (x - 0.5 * bend)
+
+
 @register_activation("integrated_leaky_relu")
 class IntegratedLeakyReLU(IntegratedActivation):
     """∫₀ˣ LeakyReLU(t) dt = x²/2 for x > 0, else 0.01 x²/2; any shape. Unbounded above on both sides."""

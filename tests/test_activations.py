@@ -10,6 +10,7 @@ from ocp_dc.activations import IReLU, activation, known_activations, register_ac
 
 BASES = {
     "irelu": (torch.relu, lambda t: max(t, 0.0)),
+    "bounded_irelu": (lambda t: F.hardtanh(t, 0, 1), lambda t: min(max(t, 0.0), 1.0)),
     "integrated_leaky_relu": (F.leaky_relu, lambda t: t if t > 0 else 0.01 * t),
     "integrated_elu": (F.elu, lambda t: t if t > 0 else math.expm1(t)),
     "integrated_softplus": (F.softplus, lambda t: max(t, 0.0) + math.log1p(math.exp(-abs(t)))),
@@ -21,7 +22,7 @@ MAGNITUDES = (1e-6, 1e-4, 1e-2, 0.3, 0.499, 0.501, 1.0, 3.0, 10.0, 19.9, 41.0, 1
 
 
 def integral_from_zero(function, x):
-    stops = [0.0, *(math.copysign(s, x) for s in (0.5, 2.0, 10.0, 40.0, 200.0) if s < abs(x)), x]
+    stops = [0.0, *(math.copysign(s, x) for s in (0.5, 1.0, 2.0, 10.0, 40.0, 200.0) if s < abs(x)), x]
     return math.fsum(
         quad(function, a, b, epsabs=0, epsrel=1e-13)[0] if function(b) or function(a) else 0.0
         for a, b in itertools.pairwise(stops)
@@ -79,6 +80,16 @@ def test_irelu_derivatives_are_exact():
     assert torch.equal(second, (x > 0).float())
     assert second[-1] == 0
     assert torch.equal(derivative(second, x), torch.zeros_like(x))
+
+
+def test_bounded_irelu_is_irelu_to_1_and_its_tangent_beyond():
+    x = torch.tensor([-3.0, 0.0, 0.25, 1.0, 4.0, 1e30], requires_grad=True)
+    y = activation("bounded_irelu")(x)
+    slope = derivative(y, x)
+    assert torch.equal(y[:4], IReLU()(x[:4]))
+    assert y[4:].tolist() == [3.5, x[-1].item()]
+    assert slope.tolist() == [0, 0, 0.25, 1, 1, 1]
+    assert derivative(slope, x).tolist() == [0, 0, 1, 0, 0, 0]
 
 
 def test_irelu_trains_through_its_derivative():

@@ -21,6 +21,7 @@ from ocp_dc.config_keys import check_sections
 from ocp_dc.datasets.commands import add_md17_commands
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.evaluation import TestErrors, evaluate, write_result
+from ocp_dc.experiments.commands import add_experiment_commands
 from ocp_dc.models.scale_factors import fit_scale_factors
 
 HOST_MODES = ("train", "validate", "predict")
@@ -106,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
             mode, help=f"fairchem's {mode}: --config-yml FILE and the host's other flags", add_help=False
         )
     add_md17_commands(commands)
+    add_experiment_commands(commands)
 
     evaluation = commands.add_parser("evaluate", help="test errors of a checkpoint")
     evaluation.add_argument("--checkpoint", required=True, help="checkpoint.pt of a run (it is unpickled: trust it)")

@@ -1,0 +1,38 @@
+"""Locks on files, which the system releases however their holder ends."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def file_lock(path: Path, wait: bool = True) -> Iterator[TextIO | None]:
+    """Locks a file, which is made if missing.
+
+    A process that inherits the open file holds the lock too: it is free when the last of them has ended.
+
+    Args:
+        path: the file.
+        wait: until others let it go.
+
+    Yields:
+        The locked file; None if another has it and ``wait`` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = file
+        except BlockingIOError:
+            locked = None
+        yield locked
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock."""
+    with file_lock(path, wait=False) as file:
+        return file is None

@@ -1,0 +1,223 @@
+"""`ocp-dc reproduce`: the plan, its mistakes, and runs on the embedded sample that are killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ocp_dc.cli import main
+from ocp_dc.datasets.md17 import sample_path
+from ocp_dc.experiments.definitions import experiments_of
+from ocp_dc.experiments.records import checkpoint_path, metrics_path, read_record, write_record
+
+SMOKE = ("--scale", "smoke", "--data", "sample")
+ONE_RUN = ("table9", "--model", "cgcnn", "--variant", "original", *SMOKE)
+
+
+@pytest.fixture
+def reproduce(tmp_path, monkeypatch, capsys):
+    """Runs `ocp-dc reproduce`; gives its exit status, what it printed, and its error message."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main(["reproduce", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+# --- the plan -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "count"),
+    [("table1", 80), ("table7", 80), ("table8", 80), ("table9", 32), ("fig1", 8), ("fig2", 29)],
+)
+def test_dry_run_ends_with_the_number_of_runs_and_touches_nothing(reproduce, tmp_path, target, count):
+    status, printed, _ = reproduce(target, "--scale", "paper", "--dry-run")
+    assert status == 0
+    assert printed.splitlines()[-1] == f"{count} runs"
+    assert [line.split()[0] for line in printed.splitlines()[1 : count + 1]] == [str(n) for n in range(count)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_one_molecule_plans_only_its_runs(reproduce):
+    _, printed, _ = reproduce("table1", *SMOKE, "--dry-run")
+    assert f"{sample_path()} holds ethanol: only its runs are planned" in printed
+    assert printed.splitlines()[-1] == "10 runs"
+    _, printed, _ = reproduce("fig1", *SMOKE, "--dry-run")
+    assert printed.splitlines()[-1] == "8 runs"
+    assert "schnet-original-ethanol-50000-b0.01-s0" in printed
+
+
+def test_plan_shows_steps_states_and_times_measured_in_finished_runs(reproduce, tmp_path):
+    cgcnn = {"model": "cgcnn", "molecule": "ethanol", "config": "cgcnn", "scale": "small"}
+    finished = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
+    write_record(finished / "experiment.json", cgcnn)
+    write_record(finished / "result.json", {"status": "finished", "step": 2_000, "seconds": 1_000.0})
+    started = metrics_path(tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s1")
+    started.parent.mkdir(parents=True)
+    started.write_text('{"split": "train", "step": 5000}\n')
+    _, printed, _ = reproduce("table9", "--molecule", "ethanol", "--seeds", 2, "--out", "out", "--dry-run")
+    lines = [re.split(r"\s{2,}", line) for line in printed.splitlines()]
+    assert lines[1][3:] == ["125,000", "finished"]
+    assert lines[2][3:] == ["125,000", "17 h 22 min", "to do"]
+    assert lines[3][3:] == ["125,000", "not measured", "to do"]
+    assert lines[5][1:] == ["cgcnn-original-ethanol-50000-b30-s1", "cgcnn", "125,000", "16 h 40 min", "at step 5,000"]
+    assert "and that of 4 runs whose step time is not measured yet" in printed
+
+
+def test_narrow_networks_say_nothing_of_full_ones(reproduce, tmp_path):
+    folder = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
+    write_record(
+        folder / "experiment.json", {"model": "cgcnn", "molecule": "ethanol", "config": "cgcnn", "scale": "smoke"}
+    )
+    write_record(folder / "result.json", {"status": "finished", "step": 20, "seconds": 5.0})
+    _, printed, _ = reproduce("table9", "--seeds", 2, "--out", "out", "--dry-run")
+    assert "estimated time: not measured" in printed
+
+
+def test_recommended_protocol_is_added_and_what_lacks_it_is_named(reproduce):
+    _, printed, _ = reproduce("table1", *SMOKE, "--with-recommended", "--dry-run")
+    count = len(experiments_of("table1", molecules=["ethanol"], with_recommended=True))
+    assert count > 10
+    assert printed.splitlines()[-1] == f"{count} runs"
+    assert re.search(r"schnet-irelu-ethanol-50000-b30-s0-recommended +schnet_irelu_recommended +20 ", printed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("table1", "--data", "none"), "none: there is no such file or folder"),
+        (("table1", *SMOKE, "--molecule", "aspirin"), "holds ethanol; give other --data"),
+        (("table1", "--model", "schnett"), "--model schnett is unknown"),
+        (("table1", "--out", "a=b"), "cannot read a path with = in it"),
+        (("table1", "--jobs", "0"), "--jobs 0: at least one job is needed"),
+        (("table1", *SMOKE, "--only-index", "10"), "--only-index 10: the plan has runs 0 to 9"),
+        (("table1", "--slurm-mem", "3"), "--slurm-mem is for jobs; give --submit too"),
+        (("table1", "--split-dir", ".", "--split-seed", "1"), "leave out --split-seed"),
+        (("fig2", "--split-dir", "."), "fig2 needs several; leave it out"),
+        (("table1", "--split-dir", "."), "aspirin: there is no such folder"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing_behind(reproduce, tmp_path, arguments, message):
+    status, _, error = reproduce(*arguments)
+    assert status == 2
+    assert message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_with_too_few_conformations_is_an_error(reproduce, tmp_path):
+    arrays = {name: array[:50] if array.ndim > 1 else array for name, array in np.load(sample_path()).items()}
+    np.savez(tmp_path / "few.npz", **arrays)
+    status, _, error = reproduce("table1", "--scale", "smoke", "--data", "few.npz")
+    assert status == 2
+    assert "= 140 conformations, but there are 50; ask for fewer" in error
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+def start(out: Path, *arguments: object) -> subprocess.Popen:
+    """`ocp-dc reproduce` in a process group of its own."""
+    command = [sys.executable, "-m", "ocp_dc.cli", "reproduce", *map(str, arguments), "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def run_folders(out: Path) -> list[Path]:
+    return sorted(path.parent for path in out.glob("runs/*/experiment.json"))
+
+
+def assert_same_results(ours: Path, theirs: Path) -> None:
+    assert [folder.name for folder in run_folders(ours)] == [folder.name for folder in run_folders(theirs)]
+    for first, second in zip(run_folders(ours), run_folders(theirs), strict=True):
+        results = [read_record(folder / "result.json") for folder in (first, second)]
+        assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
+        assert results[0]["status"] == "finished"
+        with np.load(first / "errors.npz") as our_errors, np.load(second / "errors.npz") as their_errors:
+            for name in our_errors:
+                np.testing.assert_array_equal(our_errors[name], their_errors[name])
+        assert metrics_path(first).read_text() == metrics_path(second).read_text()
+        weights = [torch.load(checkpoint_path(f), weights_only=False)["state_dict"] for f in (first, second)]
+        torch.testing.assert_close(*weights, rtol=0, atol=0, equal_nan=True)
+
+
+def kill_at_first_checkpoint(process: subprocess.Popen, folder: Path) -> None:
+    while not checkpoint_path(folder).exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_and_started_again_it_ends_as_if_never_stopped(reproduce, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    folder = cut / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
+    process = start(cut, *ONE_RUN, "--jobs", 1)
+    killer = threading.Thread(target=kill_at_first_checkpoint, args=(process, folder))
+    killer.start()
+    assert reproduce(*ONE_RUN, "--jobs", 1, "--out", whole)[0] == 0
+    killer.join()
+    assert process.returncode == -signal.SIGKILL
+    assert checkpoint_path(folder).exists()
+    assert not (folder / "result.json").exists()
+
+    status, printed, _ = reproduce(*ONE_RUN, "--jobs", 1, "--out", cut)
+    assert status == 0
+    assert printed.splitlines()[-1] == "1 finished"
+    assert "CGCNN" in printed
+    assert_same_results(cut, whole)
+
+    description = read_record(folder / "experiment.json")
+    assert description["command"].startswith("ocp-dc train --config-yml ")
+    assert description["steps"] == json.loads(metrics_path(folder).read_text().splitlines()[-1])["step"]
+    with np.load(folder / "errors.npz") as errors:
+        assert np.mean(errors["energy_error"]) == read_record(folder / "result.json")["energy_mae"]
+        np.testing.assert_allclose(
+            np.abs(errors["forces_true"] - errors["forces_predicted"]).mean(), errors["force_error"].mean()
+        )
+
+    status, _, error = reproduce("table9", "--model", "cgcnn", "--scale", "small", "--data", "sample", "--out", cut)
+    assert status == 2
+    assert 'is of a run with scale "smoke", not "small"; choose another --out' in error
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_by_two_at_once_it_ends_with_the_same_table(reproduce, tmp_path):
+    arguments = ("table9", *SMOKE, "--seeds", 2, "--jobs", 1)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert reproduce(*arguments, "--out", whole)[0] == 0
+    moments = random.Random(0)
+    for _ in range(6):
+        processes = [start(cut, *arguments), start(cut, *arguments)]
+        time.sleep(moments.uniform(5, 25))
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert reproduce(*arguments, "--out", cut)[0] == 0
+    assert_same_results(cut, whole)
+    tables = [reproduce(*arguments, "--out", out)[1].split("Table 9")[1] for out in (cut, whole)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_smoke_of_table_1_runs_all_ten_cells_of_ethanol(reproduce, tmp_path):
+    status, printed, _ = reproduce("table1", *SMOKE, "--out", tmp_path / "out")
+    assert status == 0
+    assert printed.splitlines()[-1] == "10 finished"
+    assert printed.count("ethanol-50000-b30-s0: energy MAE") == 10
+    for model in ("SchNet*", "CGCNN*", "DimeNet++*", "ForceNet*", "GemNet*"):
+        assert model in printed

@@ -131,9 +131,9 @@ class StepTimes:
 
     def __init__(self, out: Path) -> None:
         self._measured: dict[tuple, list[float]] = {}
-        for path in out.glob("runs/*/result.json"):
-            result, description = read_record(path), read_record(path.with_name("experiment.json"))
-            if result["status"] == "finished" and result["seconds"]:
+        for path in out.glob("runs/*/experiment.json"):
+            description, result = read_record(path), read_record(path.with_name("result.json"))
+            if result and result["status"] == "finished" and result["seconds"]:
                 for key in self._keys(description, SCALES[description["scale"]]):
                     self._measured.setdefault(key, []).append(result["seconds"] / result["step"])
 

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from ocp_dc.errors import InputError
+
 LOCK_NAME = "lock"
 # the states of a result that a run is not repeated for
 DONE = ("finished", "diverged")
@@ -15,11 +17,17 @@ TAIL_BYTES = 4096
 
 
 def read_record(path: Path) -> dict | None:
-    """A JSON file, None where there is none."""
+    """A JSON file, None where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); remove {path.parent} and start again") from error
 
 
 def write_record(path: Path, record: dict) -> None:

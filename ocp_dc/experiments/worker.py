@@ -22,7 +22,7 @@ import torch
 from ocp_dc.cli import run_host
 from ocp_dc.errors import TrainingDivergedError
 from ocp_dc.experiments.predictions import evaluate_predictions
-from ocp_dc.experiments.records import checkpoint_path, metrics_path, read_record, write_record
+from ocp_dc.experiments.records import checkpoint_path, last_logged_step, metrics_path, read_record, write_record
 from ocp_dc.trainers.checkpoints import read_checkpoint
 
 
@@ -48,7 +48,7 @@ def _result(folder: Path, description: dict) -> dict:
     except Exception as error:
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
-        return {"status": "failed", "step": _checkpoint_step(folder), "message": message, "seconds": None}
+        return {"status": "failed", "step": last_logged_step(folder), "message": message, "seconds": None}
     if not all(map(math.isfinite, (errors["energy_mae"], errors["force_mae"]))):
         message = "predictions for the test set are not finite"
         return {"status": "diverged", "step": steps, "message": message, "seconds": seconds}

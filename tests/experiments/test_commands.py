@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 
 from ocp_dc.cli import main
 from ocp_dc.datasets.md17 import sample_path
+from ocp_dc.evaluation import evaluate
 from ocp_dc.experiments.definitions import experiments_of
 from ocp_dc.experiments.records import checkpoint_path, metrics_path, read_record, write_record
 
@@ -184,8 +186,11 @@ def test_killed_and_started_again_it_ends_as_if_never_stopped(reproduce, tmp_pat
     description = read_record(folder / "experiment.json")
     assert description["command"].startswith("ocp-dc train --config-yml ")
     assert description["steps"] == json.loads(metrics_path(folder).read_text().splitlines()[-1])["step"]
+    expected, _ = evaluate(checkpoint_path(folder), description["test_data"], description["test_batch_size"])
+    result = read_record(folder / "result.json")
+    assert {name: result[name] for name in asdict(expected)} == asdict(expected)
     with np.load(folder / "errors.npz") as errors:
-        assert np.mean(errors["energy_error"]) == read_record(folder / "result.json")["energy_mae"]
+        assert np.mean(errors["energy_error"]) == result["energy_mae"]
         np.testing.assert_allclose(
             np.abs(errors["forces_true"] - errors["forces_predicted"]).mean(), errors["force_error"].mean()
         )

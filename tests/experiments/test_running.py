@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ocp_dc.errors import InputError
 from ocp_dc.experiments import running
 from ocp_dc.experiments.locks import file_lock, is_locked
 from ocp_dc.experiments.records import last_logged_step, metrics_path, read_record, write_record
@@ -183,3 +184,6 @@ def test_records_are_there_or_not(tmp_path):
     write_record(tmp_path / "result.json", {"unit": "kcal/mol/Å"})
     assert read_record(tmp_path / "result.json") == {"unit": "kcal/mol/Å"}
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    (tmp_path / "result.json").write_text('{"status": ')
+    with pytest.raises(InputError, match=r"result.json is damaged .*; remove"):
+        read_record(tmp_path / "result.json")

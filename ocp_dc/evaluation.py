@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,21 +62,38 @@ class TestErrors:
     efwt: float
 
 
-def conformation_errors(
-    energy: Tensor, forces: Tensor, true_energy: Tensor, true_forces: Tensor, natoms: Tensor
-) -> ConformationErrors:
-    """Errors of each conformation of a batch.
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a batch of B conformations, and the labels; on the CPU, float64, in the labels' units.
 
-    Args:
-        energy, true_energy: (B,). forces, true_forces: (N, 3). natoms: (B,), ``natoms.sum() == N``.
+    Attributes:
+        energy, true_energy: (B,).
+        forces, true_forces: (n, 3), of the atoms that count.
+        natoms: (B,) atoms that count in each conformation; ``natoms.sum() == n``.
     """
-    difference = (forces.double() - true_forces.double()).abs()
-    per_conformation = difference.cpu().split(natoms.tolist())
+
+    energy: Tensor
+    forces: Tensor
+    true_energy: Tensor
+    true_forces: Tensor
+    natoms: Tensor
+
+
+def conformation_errors(predictions: Predictions) -> ConformationErrors:
+    """Errors of each conformation of a batch; the force errors of one without atoms that count are 0."""
+    difference = (predictions.forces - predictions.true_forces).abs()
+    per_conformation = [d if len(d) else d.new_zeros(1) for d in difference.split(predictions.natoms.tolist())]
     return ConformationErrors(
-        energy=(energy.double() - true_energy.double()).abs().cpu().numpy(),
+        energy=(predictions.energy - predictions.true_energy).abs().numpy(),
         force=np.array([float(d.mean()) for d in per_conformation]),
         largest_force=np.array([float(d.max()) for d in per_conformation]),
     )
+
+
+def concatenate(errors: Sequence[ConformationErrors]) -> ConformationErrors:
+    """The errors of several batches as one."""
+    names = [field.name for field in fields(ConformationErrors)]
+    return ConformationErrors(*(np.concatenate([getattr(batch, name) for batch in errors]) for name in names))
 
 
 def summarize(errors: ConformationErrors, energy_unit: str) -> TestErrors:
@@ -142,35 +161,40 @@ def evaluate(
 ) -> tuple[TestErrors, ConformationErrors]:
     """Test errors of a checkpoint on an LMDB (a folder or a file) written by this package or the host.
 
+    Forces count for all atoms, or for those that are not fixed where the checkpoint's config says
+    ``eval_on_free_atoms: true``.
+
     Raises:
         InputError: the checkpoint or the data cannot be read.
     """
-    loader = _loader(Path(data), batch_size)
-    energy_unit = data_energy_unit(data)
+    errors = concatenate([conformation_errors(batch) for batch in predict(checkpoint_path, data, batch_size, cpu)])
+    return summarize(errors, data_energy_unit(data)), errors
+
+
+def predict(
+    checkpoint_path: str | Path, data: str | Path, batch_size: int = 1, cpu: bool = False
+) -> Iterator[Predictions]:
+    """Predictions for an LMDB, batch by batch, see :func:`evaluate`."""
+    dataset = _dataset(Path(data))
     trainer = load_trainer(checkpoint_path, cpu)
-    batches = []
+    collate = partial(data_list_collater, otf_graph=trainer.config["model"].get("otf_graph", False))
+    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
+    free_only = trainer.output_targets["forces"]["eval_on_free_atoms"]
     for batch in tqdm(loader, desc="evaluating", unit="batch"):
         predicted = trainer.predict(batch, per_image=False, disable_tqdm=True)
-        batches.append(
-            conformation_errors(
-                predicted["energy"].flatten(), predicted["forces"], batch.energy.flatten(), batch.forces, batch.natoms
-            )
+        counts = batch.fixed == 0 if free_only else torch.ones_like(batch.batch, dtype=torch.bool)
+        tensors = (
+            *(predicted["energy"].flatten(), predicted["forces"][counts]),
+            *(batch.energy.flatten(), batch.forces[counts]),
         )
-    errors = ConformationErrors(
-        *(np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(ConformationErrors))
-    )
-    return summarize(errors, energy_unit), errors
+        natoms = torch.bincount(batch.batch[counts], minlength=len(batch.natoms))
+        yield Predictions(*(tensor.detach().double().cpu() for tensor in tensors), natoms.cpu())
 
 
-def _loader(data: Path, batch_size: int) -> DataLoader:
+def _dataset(data: Path) -> LmdbDataset:
     if not data.exists() or (data.is_dir() and not any(data.glob("*.lmdb"))):
         raise InputError(f"{data}: no LMDB there")
-    dataset = LmdbDataset({"src": str(data), "key_mapping": {"y": "energy", "force": "forces"}})
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=_collate)
-
-
-def _collate(graphs: list):
-    return data_list_collater(graphs, otf_graph=True)
+    return LmdbDataset({"src": str(data), "key_mapping": {"y": "energy", "force": "forces"}})
 
 
 def write_result(path: Path, errors: TestErrors, checkpoint: str | Path, data: str | Path) -> None:

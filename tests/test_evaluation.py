@@ -1,28 +1,33 @@
 import json
 import logging
+import pickle
 
+import lmdb
 import numpy as np
 import pytest
 import torch
 
 from ocp_dc.cli import format_errors, main, run_host
 from ocp_dc.errors import InputError
-from ocp_dc.evaluation import ConformationErrors, conformation_errors, summarize
+from ocp_dc.evaluation import ConformationErrors, Predictions, conformation_errors, evaluate, predict, summarize
 
 KCAL_IN_EV = 0.0433634
 
 
 def test_errors_of_each_conformation():
     errors = conformation_errors(
-        energy=torch.tensor([1.0, -97_073.03125], dtype=torch.float64),
-        forces=torch.tensor([[0.0, 0, 0], [3, 0, 0], [0, 0, -1.5]]),
-        true_energy=torch.tensor([3.0, -97_073.0], dtype=torch.float64),
-        true_forces=torch.zeros(3, 3),
-        natoms=torch.tensor([2, 1]),
+        Predictions(
+            energy=torch.tensor([1.0, -97_073.03125, 2.0], dtype=torch.float64),
+            forces=torch.tensor([[0.0, 0, 0], [3, 0, 0], [0, 0, -1.5]]),
+            true_energy=torch.tensor([3.0, -97_073.0, 2.5], dtype=torch.float64),
+            true_forces=torch.zeros(3, 3),
+            # the last conformation's atoms are all fixed, and do not count
+            natoms=torch.tensor([2, 1, 0]),
+        )
     )
-    assert errors.energy.tolist() == [2.0, 0.03125]
-    assert errors.force.tolist() == [0.5, 0.5]
-    assert errors.largest_force.tolist() == [3.0, 1.5]
+    assert errors.energy.tolist() == [2.0, 0.03125, 0.5]
+    assert errors.force.tolist() == [0.5, 0.5, 0.0]
+    assert errors.largest_force.tolist() == [3.0, 1.5, 0.0]
 
 
 def test_efwt_thresholds_are_in_ev():
@@ -89,3 +94,59 @@ def test_missing_data_and_checkpoint(checkpoint, sample_data, tmp_path, capsys):
     assert "no LMDB there" in capsys.readouterr().err
     assert main(["evaluate", "--checkpoint", str(tmp_path / "no.pt"), "--data", str(sample_data / "test")]) == 2
     assert "no.pt: no such file" in capsys.readouterr().err
+
+
+def test_averaged_weights_are_evaluated_where_there_are_some(train_arguments, sample_data, tmp_path):
+    run_host(
+        "train", train_arguments("schnet", "--optim.max_epochs=1", "--timestamp-id", "run", "--optim.ema_decay=0.9")
+    )
+    path = tmp_path / "checkpoints" / "run" / "checkpoint.pt"
+    checkpoint = torch.load(path, weights_only=False)
+    # the filter networks stand there twice, under .mlp. and .conv.nn.
+    names = [name for name in checkpoint["state_dict"] if ".conv.nn." not in name and not name.endswith("offset")]
+    averaged = dict(zip(names, checkpoint["ema"]["shadow_params"], strict=True))
+    averaged |= {name.replace(".mlp.", ".conv.nn."): average for name, average in averaged.items()}
+    assert all(average.shape == checkpoint["state_dict"][name].shape for name, average in averaged.items())
+    errors, _ = evaluate(path, sample_data / "test", 20, cpu=True)
+
+    torch.save({**checkpoint, "state_dict": {**checkpoint["state_dict"], **averaged}, "ema": None}, path)
+    expected, _ = evaluate(path, sample_data / "test", 20, cpu=True)
+    assert errors == expected
+    torch.save({**checkpoint, "ema": None}, path)
+    raw, _ = evaluate(path, sample_data / "test", 20, cpu=True)
+    assert raw.energy_mae != errors.energy_mae
+
+
+def test_fixed_atoms_count_unless_the_config_says_otherwise(train_arguments, sample_data, tmp_path):
+    arguments = train_arguments("schnet", "--optim.max_epochs=1", "--timestamp-id", "run")
+    run_host("train", arguments)
+    path = tmp_path / "checkpoints" / "run" / "checkpoint.pt"
+    checkpoint = torch.load(path, weights_only=False)
+    half_fixed = tmp_path / "half_fixed"
+    half_fixed.mkdir()
+    _write_with_fixed_atoms(sample_data / "test", half_fixed, number=4)
+
+    of_all, errors_of_all = evaluate(path, half_fixed, 20, cpu=True)
+    checkpoint["config"]["outputs"]["forces"]["eval_on_free_atoms"] = True
+    torch.save(checkpoint, path)
+    (free,) = predict(path, half_fixed, 20, cpu=True)
+    assert free.natoms.tolist() == 20 * [5]
+    of_free, errors_of_free = evaluate(path, half_fixed, 7, cpu=True)
+    assert of_free.energy_mae == pytest.approx(of_all.energy_mae)
+    by_hand = (free.forces - free.true_forces).abs().reshape(20, -1).mean(dim=1)
+    assert errors_of_free.force == pytest.approx(by_hand.numpy(), rel=1e-5)
+    assert (errors_of_free.force != errors_of_all.force).all()
+
+
+def _write_with_fixed_atoms(source, target, number):
+    with (
+        lmdb.open(str(source / "data.lmdb"), subdir=False, readonly=True, lock=False) as old,
+        lmdb.open(str(target / "data.lmdb"), subdir=False, map_size=1 << 24) as new,
+        old.begin() as reading,
+        new.begin(write=True) as writing,
+    ):
+        for key, record in reading.cursor():
+            value = pickle.loads(record)
+            if key != b"length":
+                value.fixed[:number] = 1
+            writing.put(key, pickle.dumps(value))

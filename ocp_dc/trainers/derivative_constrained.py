@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from fairchem.core.common import distutils
 from fairchem.core.common.registry import registry
+from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from fairchem.core.modules.normalization.normalizer import Normalizer
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
@@ -153,6 +154,11 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             # The host would make float32 ones.
             self.normalizers[target] = _float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
         super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
+        if inference_only and checkpoint.get("ema"):
+            # the host would go on with the raw weights
+            average = ExponentialMovingAverage(self.model.parameters(), checkpoint["ema"]["decay"])
+            average.load_state_dict(checkpoint["ema"])
+            average.copy_to()
         self.last_checkpoint = str(checkpoint_path)
         if not inference_only:
             self.metrics_log.drop_after(self.step)

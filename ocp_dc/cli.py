@@ -19,6 +19,7 @@ from fairchem.core.common.utils import build_config, setup_imports
 import ocp_dc
 from ocp_dc.config_keys import check_sections
 from ocp_dc.datasets.commands import add_md17_commands
+from ocp_dc.datasets.oc22_commands import add_oc22_commands
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.evaluation import TestErrors, evaluate, write_result
 from ocp_dc.experiments.commands import add_experiment_commands
@@ -107,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
             mode, help=f"fairchem's {mode}: --config-yml FILE and the host's other flags", add_help=False
         )
     add_md17_commands(commands)
+    add_oc22_commands(commands)
     add_experiment_commands(commands)
 
     evaluation = commands.add_parser("evaluate", help="test errors of a checkpoint")

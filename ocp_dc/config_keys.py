@@ -11,6 +11,7 @@ import torch.optim.lr_scheduler
 from fairchem.core.common.registry import registry
 
 from ocp_dc.activations import ORIGINAL, activation
+from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.errors import InputError
 
 SECTIONS = {
@@ -78,6 +79,8 @@ def check_trainer_config(
             _check_keys(f"loss_functions.{target}", settings, LOSS)
     _check_one_label_scale(task, dataset)
     _check_sources(dataset)
+    if model.get("use_pbc") and model.get("otf_graph") is False:
+        _check_stored_edges(model, dataset)
 
 
 def _check_model(model: dict) -> None:
@@ -125,6 +128,20 @@ def _check_sources(dataset: dict) -> None:
             folder = Path(source)
             if not folder.exists() or (folder.is_dir() and not any(folder.glob("*.lmdb"))):
                 raise InputError(f"dataset.{split}.src is {source}: no LMDB there")
+
+
+def _check_stored_edges(model: dict, dataset: dict) -> None:
+    cutoff = model.get("cutoff")
+    for split in ("train", "val", "test"):
+        for source in _listed((dataset.get(split) or {}).get("src", [])):
+            manifest = read_manifest(source)
+            edges = getattr(manifest, "edges", None)
+            stored = "no edges" if edges is None else f"edges within {edges.cutoff} Å"
+            if manifest and (edges is None or edges.cutoff != cutoff):
+                raise InputError(
+                    f"dataset.{split}.src is {source}, with {stored}; model.otf_graph is False and model.cutoff "
+                    f"{cutoff}: set model.otf_graph to True, or convert with --cutoff {cutoff}"
+                )
 
 
 def _listed(value: str | list[str]) -> list[str]:

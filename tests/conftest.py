@@ -1,4 +1,4 @@
-"""Shared fixtures: the embedded sample as LMDBs, and small batches of molecules."""
+"""Shared fixtures: the embedded samples as LMDBs, and arguments to train on them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import ocp_dc  # noqa: F401  registers models and trainer, supplies torch_scatte
 from fairchem.core.models.gemnet.layers import spherical_basis
 
 from ocp_dc.datasets.md17 import convert, sample_path
+from ocp_dc.datasets.oc22 import convert_structures, oxide_sample_path
 
 # the imported modules' objects need not be looked at again by each gc.collect() below
 gc.freeze()
 
-CONFIGS = Path(__file__).parent.parent / "configs" / "md17"
-# settings of configs/md17 at small widths, by the model's name in the file names
+CONFIGS = Path(__file__).parent.parent / "configs"
+# settings of the configs at small widths, by the model's name in the file names
 SMALL = {
     "schnet": ["hidden_channels=32", "num_filters=16", "num_interactions=2", "num_gaussians=10"],
     "cgcnn": ["atom_embedding_size=32", "num_graph_conv_layers=2", "fc_feat_size=16", "num_gaussians=10"],
@@ -60,19 +61,43 @@ def sample_data(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def oxide_data(tmp_path_factory) -> Path:
+    """A folder with train (20), val (5) and test (5) structures of the embedded sample of oxide slabs."""
+    out = tmp_path_factory.mktemp("oxides") / "data"
+    convert_structures([oxide_sample_path()], out, sizes={"train": 20, "val": 5, "test": 5}, seed=0)
+    return out
+
+
+def arguments(config: str, data: Path, run_dir: Path, *overrides: str) -> list[str]:
+    """Arguments of `ocp-dc train` for a config, such as ``md17/schnet``, at small widths."""
+    return [
+        *("--config-yml", str(CONFIGS / f"{config}.yml"), "--run-dir", str(run_dir), "--print-every", "1"),
+        *(f"--dataset.train.src={data / 'train'}", f"--dataset.val.src={data / 'val'}"),
+        *("--optim.num_workers=0", "--hide_eval_progressbar=True"),
+        *(f"--model.{setting}" for setting in SMALL[Path(config).name.split("_")[0]]),
+        *overrides,
+    ]
+
+
 @pytest.fixture
 def train_arguments(sample_data, tmp_path):
     """Arguments of `ocp-dc train` for a config of configs/md17, at small widths, on the embedded sample."""
 
-    def arguments(config: str, *overrides: str, run_dir: Path = tmp_path) -> list[str]:
-        return [
-            *("--config-yml", str(CONFIGS / f"{config}.yml"), "--run-dir", str(run_dir), "--print-every", "1"),
-            *(f"--dataset.train.src={sample_data / 'train'}", f"--dataset.val.src={sample_data / 'val'}"),
-            *("--optim.num_workers=0", "--hide_eval_progressbar=True"),
-            *(f"--model.{setting}" for setting in SMALL[config.split("_")[0]]),
-            *overrides,
-        ]
+    def of(config: str, *overrides: str, run_dir: Path = tmp_path) -> list[str]:
+        return arguments(f"md17/{config}", sample_data, run_dir, *overrides)
 
-    yield arguments
+    yield of
     # an LMDB that a test's exception still holds open cannot be opened by the next test
+    gc.collect()
+
+
+@pytest.fixture
+def train_arguments_on_oxides(oxide_data, tmp_path):
+    """The same for a config of configs/oc22, on the embedded sample of oxide slabs."""
+
+    def of(config: str, *overrides: str) -> list[str]:
+        return arguments(f"oc22/{config}", oxide_data, tmp_path, *overrides)
+
+    yield of
     gc.collect()

@@ -1,6 +1,19 @@
 """Getting, converting and describing data; training reads the LMDBs with the host's own ``lmdb`` dataset."""
 
-from ocp_dc.datasets.manifest import LabelStatistics, Manifest, read_manifest
+from ocp_dc.datasets.manifest import LabelStatistics, Manifest, MoleculeManifest, StructuresManifest, read_manifest
 from ocp_dc.datasets.md17 import convert, open_trajectory, sample_path
+from ocp_dc.datasets.oc22 import convert_structures, draw_subset, oxide_sample_path
 
-__all__ = ["LabelStatistics", "Manifest", "convert", "open_trajectory", "read_manifest", "sample_path"]
+__all__ = [
+    "LabelStatistics",
+    "Manifest",
+    "MoleculeManifest",
+    "StructuresManifest",
+    "convert",
+    "convert_structures",
+    "draw_subset",
+    "open_trajectory",
+    "oxide_sample_path",
+    "read_manifest",
+    "sample_path",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +12,10 @@ from tqdm import tqdm
 import ocp_dc
 from ocp_dc.datasets.extxyz import open_xyz
 from ocp_dc.datasets.lmdb import MoleculeWriter
-from ocp_dc.datasets.manifest import LENGTH_UNIT, MANIFEST_NAME, LabelStatistics, Manifest
+from ocp_dc.datasets.manifest import LENGTH_UNIT, LabelStatistics, MoleculeManifest, sha256_of
 from ocp_dc.datasets.npz import open_npz
-from ocp_dc.datasets.splits import SPLIT_NAMES, Split, random_split, read_split_dir
-from ocp_dc.datasets.staging import staged_folder
+from ocp_dc.datasets.splits import Split, random_split, read_split_dir
+from ocp_dc.datasets.staging import is_conversion, staged_folder
 from ocp_dc.datasets.trajectory import Trajectory, check_conformations
 from ocp_dc.errors import InputError
 
@@ -55,7 +54,7 @@ def convert(
     energy_unit: str | None = None,
     overwrite: bool = False,
     show_progress: bool = False,
-) -> dict[str, Manifest]:
+) -> dict[str, MoleculeManifest]:
     """Converts a file to ``out/{train,val,test}``, each with ``data.lmdb``, ``metadata.npz`` and ``manifest.json``.
 
     The conformations of a split keep the source's order, and all of them are checked. ``out`` appears when it is
@@ -82,20 +81,13 @@ def convert(
         split = random_split(trajectory.count, sizes or {}, seed)
     else:
         split = read_split_dir(split_dir, trajectory.count)
-    with staged_folder(out, may_replace=_is_conversion if overwrite else None) as folder:
+    with staged_folder(out, may_replace=is_conversion if overwrite else None) as folder:
         return _write_splits(trajectory, split, folder, show_progress)
 
 
-def sha256_of(file: Path) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _write_splits(trajectory: Trajectory, split: Split, folder: Path, show_progress: bool) -> dict[str, Manifest]:
+def _write_splits(
+    trajectory: Trajectory, split: Split, folder: Path, show_progress: bool
+) -> dict[str, MoleculeManifest]:
     with ExitStack() as stack:
         writers = {}
         for name in split.indices:
@@ -118,8 +110,10 @@ def _write_splits(trajectory: Trajectory, split: Split, folder: Path, show_progr
     return manifests
 
 
-def _manifest(trajectory: Trajectory, source_sha256: str, split: Split, name: str, labels: LabelStatistics) -> Manifest:
-    return Manifest(
+def _manifest(
+    trajectory: Trajectory, source_sha256: str, split: Split, name: str, labels: LabelStatistics
+) -> MoleculeManifest:
+    return MoleculeManifest(
         split=name,
         count=len(split.indices[name]),
         molecule=trajectory.molecule,
@@ -139,10 +133,4 @@ def _manifest(trajectory: Trajectory, source_sha256: str, split: Split, name: st
         split_files=split.files,
         labels=labels,
         ocp_dc_version=ocp_dc.__version__,
-    )
-
-
-def _is_conversion(folder: Path) -> bool:
-    return folder.is_dir() and all(
-        entry.name in SPLIT_NAMES and (entry / MANIFEST_NAME).is_file() for entry in folder.iterdir()
     )

@@ -71,32 +71,47 @@ def random_split(count: int, sizes: Mapping[str, int], seed: int) -> Split:
 
 
 def read_split_dir(folder: str | Path, count: int) -> Split:
-    """Splits given by ``{train,valid,test}.{npy,txt,json,pkl}`` in a folder (``val`` is read as ``valid``).
+    """Disjoint splits of one source, see :func:`read_index_files`.
+
+    Args:
+        folder: has a file each for ``train``, ``val`` and ``test``.
+        count: number of conformations there are.
+
+    Raises:
+        InputError: as there; an index is in two splits.
+    """
+    split = read_index_files(folder, dict.fromkeys(SPLIT_NAMES, count))
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = np.intersect1d(split.indices[first], split.indices[second])
+        if len(shared):
+            files = {name: _find_file(Path(folder), FILE_STEMS[name]) for name in (first, second)}
+            raise InputError(
+                f"{files[first]} and {files[second]} share {len(shared)} conformations, the first is {shared[0]}; "
+                "take them out of one of the two"
+            )
+    return split
+
+
+def read_index_files(folder: str | Path, counts: Mapping[str, int]) -> Split:
+    """Indices given by ``{train,valid,test}.{npy,txt,json,pkl}`` in a folder (``val`` is read as ``valid``).
 
     A file holds the row numbers, from 0, as a 1-d integer array (npy), whitespace-separated integers (txt) or a list of
     integers (json, pkl). A pickle that holds anything else is refused before any of it is run.
 
     Args:
-        folder: where the three files are.
-        count: number of conformations there are.
+        folder: where the files are.
+        counts: split name to number of conformations that its indices may name. Each split must have a file.
 
     Raises:
-        InputError: a file is missing, ambiguous or unreadable; an index is out of range, repeated or in two splits.
+        InputError: a file is missing, ambiguous or unreadable; an index is out of range or repeated.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"--split-dir {folder}: there is no such folder")
-    files = {name: _find_file(folder, stems) for name, stems in FILE_STEMS.items()}
+    files = {name: _find_file(folder, FILE_STEMS[name]) for name in counts}
     indices = {name: _read_indices(file) for name, file in files.items()}
     for name, rows in indices.items():
-        _check_indices(files[name], rows, count)
-    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = np.intersect1d(indices[first], indices[second])
-        if len(shared):
-            raise InputError(
-                f"{files[first]} and {files[second]} share {len(shared)} conformations, the first is {shared[0]}; "
-                "take them out of one of the two"
-            )
+        _check_indices(files[name], rows, counts[name])
     return Split(
         {name: np.sort(rows) for name, rows in indices.items()},
         "given",

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import lmdb
 
+from ocp_dc.datasets.manifest import MANIFEST_NAME
+from ocp_dc.datasets.splits import SPLIT_NAMES
 from ocp_dc.errors import InputError
 
 
@@ -48,6 +50,13 @@ def staged_folder(out: str | Path, may_replace: Callable[[Path], bool] | None = 
                 "Check the free space and the permissions, or choose another place"
             ) from error
         raise
+
+
+def is_conversion(folder: Path) -> bool:
+    """Whether a folder holds splits with manifests and nothing else: what :func:`staged_folder` may replace."""
+    return folder.is_dir() and all(
+        entry.name in SPLIT_NAMES and (entry / MANIFEST_NAME).is_file() for entry in folder.iterdir()
+    )
 
 
 def _staging_path(out: Path, pid: int) -> Path:

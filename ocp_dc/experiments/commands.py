@@ -13,38 +13,53 @@ from pathlib import Path
 
 from ocp_dc.datasets.commands import SAMPLE_WORD
 from ocp_dc.datasets.md17 import sample_path
+from ocp_dc.datasets.oc22 import oxide_sample_path
 from ocp_dc.errors import InputError
-from ocp_dc.experiments.definitions import MODELS, MOLECULES, TABLES, VARIANTS, experiments_of, recommended_variants
+from ocp_dc.experiments.definitions import (
+    MODELS,
+    MOLECULES,
+    OC22,
+    TABLES,
+    VARIANTS,
+    experiments_of,
+    recommended_variants,
+)
 from ocp_dc.experiments.plan import Run, format_plan
 from ocp_dc.experiments.records import DONE, is_done
 from ocp_dc.experiments.report import add_report_arguments, print_table, run_report
 from ocp_dc.experiments.running import Outcome, default_jobs, format_outcome, run_all
-from ocp_dc.experiments.scales import SCALES
+from ocp_dc.experiments.scales import SCALE_NAMES, SCALES
 from ocp_dc.experiments.slurm import PATIENCE, SETTING_NAMES, SlurmSettings, read_slurm_settings, submit
-from ocp_dc.experiments.sources import Source
+from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source, Source
 
 
 def add_experiment_commands(subparsers: argparse._SubParsersAction) -> None:
     """Adds ``reproduce`` and ``report``, as :func:`~ocp_dc.datasets.commands.add_md17_commands` does its own."""
     reproduce = subparsers.add_parser("reproduce", help="the runs of a table or figure of the paper, and the table")
-    reproduce.add_argument("target", choices=TABLES, help="the paper's tables and figures on MD17")
+    reproduce.add_argument("target", choices=TABLES, help="the paper's tables and figures on MD17 and OC22")
     reproduce.add_argument("--model", metavar="M", nargs="+", help=f"only these, of {', '.join(MODELS)}")
     reproduce.add_argument("--molecule", metavar="X", nargs="+", help=f"only these, of {', '.join(MOLECULES)}")
     reproduce.add_argument("--variant", metavar="V", nargs="+", help=f"only these, of {', '.join(VARIANTS)}")
     reproduce.add_argument("--seeds", metavar="N", type=int, default=1, help="seeds 0 to N - 1 (default 1)")
     reproduce.add_argument(
         "--scale",
-        choices=SCALES,
+        choices=SCALE_NAMES,
         default="paper",
         help="paper (default): its protocol to the letter; small: fewer conformations; smoke: minutes, small networks",
     )
     reproduce.add_argument("--with-recommended", action="store_true", help="add this package's recommended protocol")
     reproduce.add_argument(
+        "--as-published",
+        action="store_true",
+        help="Table 2 without periodic images, as the paper's runs were (default: with them)",
+    )
+    reproduce.add_argument(
         "--data",
         metavar="PATH",
         type=Path,
-        help=f"a file of one molecule, the word {SAMPLE_WORD}, or a folder of md17_<molecule>.npz; what is missing is "
-        "downloaded there (default OUT/downloads)",
+        help=f"MD17: a file of one molecule, the word {SAMPLE_WORD}, or a folder of md17_<molecule>.npz, where what is "
+        f"missing is downloaded (default OUT/downloads). OC22: the folder of its S2EF-total LMDBs, a file of labelled "
+        f"structures that ASE reads, or the word {SAMPLE_WORD} (the default at scales other than paper)",
     )
     reproduce.add_argument("--out", metavar="DIR", type=Path, help="where everything is kept (default runs/<scale>)")
     reproduce.add_argument(
@@ -109,7 +124,9 @@ def _plan(args: argparse.Namespace) -> list[Run]:
         raise InputError(f"--out {out}: fairchem cannot read a path with = in it; choose another")
     source, molecule = _source(args, out)
     asked = args.molecule or ([molecule] if molecule else None)
-    experiments = experiments_of(args.target, args.model, asked, args.variant, args.seeds, args.with_recommended)
+    experiments = experiments_of(
+        args.target, args.model, asked, args.variant, args.seeds, args.with_recommended, args.as_published
+    )
     if molecule:
         print(f"{source.path} holds {molecule}: only its runs are planned")
         experiments = [experiment for experiment in experiments if experiment.molecule == molecule]
@@ -117,23 +134,46 @@ def _plan(args: argparse.Namespace) -> list[Run]:
         raise InputError(f"--molecule {' '.join(asked)}: {source.path} holds {molecule}; give other --data")
     if args.only_index is not None and not 0 <= args.only_index < len(experiments):
         raise InputError(f"--only-index {args.only_index}: the plan has runs 0 to {len(experiments) - 1}")
-    without = [name for name in dict.fromkeys(run.model for run in experiments) if not recommended_variants(name)]
+    collection = TABLES[args.target].collection
+    models = dict.fromkeys(experiment.model for experiment in experiments)
+    without = [name for name in models if not recommended_variants(name, collection)]
     if args.with_recommended and without:
-        print(f"configs/md17 has no recommended protocol for {', '.join(without)}")
-    return [Run(experiment, SCALES[args.scale], source, out) for experiment in experiments]
+        print(f"configs/{collection.name} has no recommended protocol for {', '.join(without)}")
+    return [Run(experiment, SCALES[args.scale, collection], source, out) for experiment in experiments]
 
 
 def _source(args: argparse.Namespace, out: Path) -> tuple[Source, str | None]:
     """The conformations, and the one molecule they are of if it is one."""
+    table = TABLES[args.target]
     if args.split_dir and args.split_seed is not None:
         raise InputError("--split-dir gives the splits; leave out --split-seed")
-    if args.split_dir and len(TABLES[args.target].sizes) > 1:
+    if args.split_dir and len(table.sizes or ()) > 1:
         raise InputError(f"--split-dir gives one training set per molecule, {args.target} needs several; leave it out")
-    path = args.data or out / "downloads"
-    if str(path) == SAMPLE_WORD:
-        path = sample_path()
-    source = Source(path.resolve(), args.split_seed or 0, args.split_dir)
+    kind, path = _oc22_files(args) if table.collection == OC22 else _md17_files(args, out)
+    source = kind(path.resolve(), args.split_seed or 0, args.split_dir)
     return source, source.only_molecule() if args.data else None
+
+
+def _md17_files(args: argparse.Namespace, out: Path) -> tuple[type[Source], Path]:
+    path = args.data or out / "downloads"
+    return MoleculeSource, sample_path() if str(path) == SAMPLE_WORD else path
+
+
+def _oc22_files(args: argparse.Namespace) -> tuple[type[Source], Path]:
+    path = args.data
+    if path is None and args.scale == "paper":
+        if not args.dry_run:
+            raise InputError(
+                f"--data is missing: for {args.target} give the folder of OC22's S2EF-total LMDBs, which holds train "
+                "and val_ood, or a file of labelled structures"
+            )
+        path = Path("OC22")
+    elif path is None:
+        print(f"no --data given: the embedded {SAMPLE_WORD} of oxide slabs takes the place of OC22")
+        path = Path(SAMPLE_WORD)
+    if str(path) == SAMPLE_WORD:
+        path = oxide_sample_path()
+    return (FrameSource if path.is_file() else OC22Source), path
 
 
 def _slurm_settings(args: argparse.Namespace) -> SlurmSettings | None:

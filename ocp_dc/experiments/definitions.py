@@ -1,22 +1,48 @@
-"""Which runs make each table and figure of the paper on MD17, and what the paper reports for them."""
+"""Which runs make each table and figure of the paper on MD17 and OC22, and what the paper reports for them."""
 
 from __future__ import annotations
 
 import csv
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 
 import ocp_dc
 from ocp_dc.errors import InputError
 
-CONFIGS = Path(ocp_dc.__file__).parent.parent / "configs" / "md17"
+CONFIGS = Path(ocp_dc.__file__).parent.parent / "configs"
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
-PROTOCOLS = ("paper", "recommended")
-PAPER_SIZE = 50_000
+# the paper's; its OC22 runs as they were made, without periodic images; this package's own
+PROTOCOLS = ("paper", "as_published", "recommended")
 PAPER_BETA = 30.0
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What networks are trained on.
+
+    Attributes:
+        name: of its folder in configs and in paper_results.csv.
+        title: for readers.
+        size: number of training conformations in the paper's tables.
+        energy_unit: in the paper's tables; forces are in this per Å.
+    """
+
+    name: str
+    title: str
+    size: int
+    energy_unit: str
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Of the errors that the paper's tables show, energy over force."""
+        return {"energy": self.energy_unit, "force": f"{self.energy_unit}/Å"}
+
+
+MD17 = Collection("md17", "MD17", 50_000, "kcal/mol")
+OC22 = Collection("oc22", "OC22", 200_000, "eV")
 
 # in the paper's order, with its abbreviations
 MOLECULES = {
@@ -29,6 +55,8 @@ MOLECULES = {
     "toluene": "Tol.",
     "uracil": "Ura.",
 }
+# the columns of all tables; OC22 is one set of many compositions
+COLUMNS = {**MOLECULES, OC22.name: OC22.title}
 # what a variant adds to the model's config name
 VARIANTS = {
     "original": "",
@@ -46,7 +74,7 @@ class Model:
 
     Attributes:
         title: its name in the paper's tables.
-        stem: its baseline's config in configs/md17.
+        stem: its baseline's config in configs/md17 and configs/oc22.
         method: the variant that is the paper's method (*): everything that applies to the model.
     """
 
@@ -76,17 +104,17 @@ class Experiment:
     Attributes:
         model: of ``MODELS``.
         variant: of ``VARIANTS``.
-        molecule: of ``MOLECULES``.
+        molecule: of ``COLUMNS``.
         train_size: number of training conformations at the paper's scale.
         beta: coefficient of the force loss.
         seed: of the weights and of the order of the training conformations.
-        protocol: ``paper``, or ``recommended``, which is this package's own.
+        protocol: of ``PROTOCOLS``.
     """
 
     model: str
     variant: str
     molecule: str
-    train_size: int = PAPER_SIZE
+    train_size: int = MD17.size
     beta: float = PAPER_BETA
     seed: int = 0
     protocol: str = "paper"
@@ -97,22 +125,46 @@ class Experiment:
         words = [self.model, self.variant.replace("+", "_"), self.molecule, str(self.train_size), f"b{self.beta:g}"]
         return "-".join([*words, f"s{self.seed}", *([self.protocol] if self.protocol != "paper" else [])])
 
+    @classmethod
+    def of_record(cls, record: dict) -> Experiment:
+        """From a dictionary that has its fields, among others.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        return cls(**{field.name: record[field.name] for field in fields(cls)})
+
+    @property
+    def collection(self) -> Collection:
+        return collection_of(self.molecule)
+
     @property
     def config(self) -> str:
-        """The name, without ``.yml``, of its config in configs/md17.
+        """Its config in ``CONFIGS``, without ``.yml``, such as ``md17/schnet_dc``.
 
         Raises:
             InputError: there is none for this model, variant and protocol.
         """
         model = MODELS[self.model]
-        name = f"{model.stem}{VARIANTS[self.variant]}{'' if self.protocol == 'paper' else f'_{self.protocol}'}"
-        of_another_variant = name == f"{model.stem}_dc" and self.variant != model.method
-        if of_another_variant or not (CONFIGS / f"{name}.yml").is_file():
+        suffix = VARIANTS[self.variant]
+        name = f"{self.collection.name}/{model.stem}{suffix}{'' if self.protocol == 'paper' else f'_{self.protocol}'}"
+        of_another_variant = suffix == "_dc" and self.variant != model.method
+        if of_another_variant or not config_file(name).is_file():
             raise InputError(
-                f"{self.model}, variant {self.variant}, {self.protocol} protocol: no config {name}.yml in {CONFIGS}; "
+                f"{self.model}, variant {self.variant}, {self.protocol} protocol: no config {config_file(name)}; "
                 "the configs come with a clone of the repository, installed with pip install --editable"
             )
         return name
+
+
+def collection_of(molecule: str) -> Collection:
+    """What a column of the tables belongs to."""
+    return OC22 if molecule == OC22.name else MD17
+
+
+def config_file(name: str) -> Path:
+    """The file of a config's name."""
+    return CONFIGS / f"{name}.yml"
 
 
 @dataclass(frozen=True)
@@ -137,7 +189,7 @@ class Table:
         title: what it compares.
         rows: the models and their variants.
         molecules: the columns.
-        sizes: numbers of training conformations.
+        sizes: numbers of training conformations; None for the collection's.
         betas: coefficients of the force loss.
     """
 
@@ -145,14 +197,20 @@ class Table:
     title: str
     rows: tuple[Row, ...]
     molecules: tuple[str, ...] = tuple(MOLECULES)
-    sizes: tuple[int, ...] = (PAPER_SIZE,)
+    sizes: tuple[int, ...] | None = None
     betas: tuple[float, ...] = (PAPER_BETA,)
 
-    def experiments(self, molecules: Sequence[str], seed: int) -> Iterator[Experiment]:
-        for row, molecule, size, beta in product(self.rows, molecules, self.sizes, self.betas):
+    @property
+    def collection(self) -> Collection:
+        return collection_of(self.molecules[0])
+
+    def experiments(self, molecules: Sequence[str], seed: int, protocol: str = "paper") -> Iterator[Experiment]:
+        """The paper's, in its protocol or as published."""
+        sizes = self.sizes or (self.collection.size,)
+        for row, molecule, size, beta in product(self.rows, molecules, sizes, self.betas):
             for variant in row.variants:
                 if size <= LARGEST_SIZES.get(molecule, size):
-                    yield Experiment(row.model, variant, molecule, size, beta, seed)
+                    yield Experiment(row.model, variant, molecule, size, beta, seed, protocol)
 
 
 # the paper's Fig. 2 ends there, for want of conformations
@@ -165,6 +223,12 @@ TABLES = {
             "table1",
             "original settings and the paper's method",
             tuple(Row(name, "original", model.method) for name, model in MODELS.items()),
+        ),
+        Table(
+            "table2",
+            "original settings and the paper's method",
+            tuple(Row(name, "original", model.method) for name, model in MODELS.items() if name != "gemnet"),
+            molecules=(OC22.name,),
         ),
         Table(
             "table7",
@@ -200,10 +264,10 @@ TABLES = {
 
 @dataclass(frozen=True)
 class PaperValue:
-    """What the paper reports for an experiment, in kcal/mol and kcal/mol/Å; NaN where training diverged.
+    """What the paper reports for an experiment; NaN where training diverged.
 
     Attributes:
-        energy, force: the mean absolute errors in the published records.
+        energy, force: the mean absolute errors in the published records, in the collection's units.
         printed_energy, printed_force: the number in the paper's table where it is not the record's, cut or rounded to
             its digits (the tables mostly cut); None where it is.
     """
@@ -221,6 +285,7 @@ def experiments_of(
     variants: Sequence[str] | None = None,
     seeds: int = 1,
     with_recommended: bool = False,
+    as_published: bool = False,
 ) -> list[Experiment]:
     """The runs of a table or figure, each once, in a fixed order; a baseline and its method are neighbours.
 
@@ -230,6 +295,7 @@ def experiments_of(
             aspirin, may be asked for on others.
         seeds: seeds 0 … seeds − 1.
         with_recommended: add the recommended protocol's runs for the models and molecules there.
+        as_published: Table 2 without periodic images, as the paper's runs were, instead of with them.
 
     Raises:
         InputError: something is unknown, or nothing matches.
@@ -246,35 +312,41 @@ def experiments_of(
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least one seed is needed")
 
-    columns = [name for name in MOLECULES if name in (molecules or TABLES[target].molecules)]
+    table = TABLES[target]
+    if as_published and table.collection != OC22:
+        raise InputError(f"--as-published is for Table 2, on OC22; {target} is on molecules, which have no images")
+    if molecules and table.collection != MD17:
+        raise InputError(f"--molecule {molecules[0]}: {target} is on {table.collection.title}; leave it out")
+    columns = [name for name in COLUMNS if name in (molecules or table.molecules)]
     found = []
     for seed in range(seeds):
-        found += TABLES[target].experiments(columns, seed)
+        found += table.experiments(columns, seed, "as_published" if as_published else "paper")
         if with_recommended:
-            found += _recommended_experiments(TABLES[target], columns, seed)
+            found += _recommended_experiments(table, columns, seed)
     chosen = [
         experiment
         for experiment in dict.fromkeys(found)
         if experiment.model in (models or MODELS) and experiment.variant in (variants or VARIANTS)
     ]
     if not chosen:
-        rows = "; ".join(f"{row.model}: {', '.join(row.variants)}" for row in TABLES[target].rows)
+        rows = "; ".join(f"{row.model}: {', '.join(row.variants)}" for row in table.rows)
         raise InputError(f"no run of {target} matches --model and --variant; it has {rows}")
     return chosen
 
 
 def _recommended_experiments(table: Table, molecules: Sequence[str], seed: int) -> Iterator[Experiment]:
     for model, molecule in product(dict.fromkeys(row.model for row in table.rows), molecules):
-        for variant in recommended_variants(model):
-            yield Experiment(model, variant, molecule, seed=seed, protocol="recommended")
+        for variant in recommended_variants(model, table.collection):
+            size = table.collection.size
+            yield Experiment(model, variant, molecule, size, seed=seed, protocol="recommended")
 
 
 @functools.cache
-def recommended_variants(model: str) -> tuple[str, ...]:
-    """The variants of a model that configs/md17 has in the recommended protocol."""
-    stem = MODELS[model].stem
-    names = {variant: f"{stem}{suffix}_recommended.yml" for variant, suffix in VARIANTS.items()}
-    return tuple(variant for variant, name in names.items() if (CONFIGS / name).is_file())
+def recommended_variants(model: str, collection: Collection) -> tuple[str, ...]:
+    """The variants of a model that a collection's configs have in the recommended protocol."""
+    stem = f"{collection.name}/{MODELS[model].stem}"
+    names = {variant: f"{stem}{suffix}_recommended" for variant, suffix in VARIANTS.items()}
+    return tuple(variant for variant, name in names.items() if config_file(name).is_file())
 
 
 def paper_value(experiment: Experiment, target: str | None = None) -> PaperValue | None:
@@ -286,7 +358,7 @@ def paper_value(experiment: Experiment, target: str | None = None) -> PaperValue
             places (SchNet with IReLU and rescaling, 50,000 conformations: Tables 1 and 8, and Fig. 2). By default the
             first of them, in the tables' order.
     """
-    if experiment.protocol != "paper" or experiment.beta != PAPER_BETA:
+    if experiment.protocol == "recommended" or experiment.beta != PAPER_BETA:
         return None
     place = target.removeprefix("table") if target else None
     key = (experiment.model, experiment.variant, experiment.molecule, experiment.train_size)
@@ -296,16 +368,15 @@ def paper_value(experiment: Experiment, target: str | None = None) -> PaperValue
 
 @functools.cache
 def _paper_values() -> dict[tuple[str, str, str, int], list[tuple[list[str], PaperValue]]]:
-    """Where in the paper and what, by model, variant, molecule and training size."""
+    """Where in the paper and what, by model, variant, column and training size."""
     values = {}
     with PAPER_RESULTS.open(newline="") as file:
         for record in csv.DictReader(file):
-            if record["dataset"] != "md17":
-                continue
             printed = [
                 float(record[key]) if record[key] else None for key in ("printed_energy_mae", "printed_force_mae")
             ]
             value = PaperValue(float(record["energy_mae"]), float(record["force_mae"]), *printed)
-            key = (record["model"], record["variant"], record["molecule"], int(record["train_size"]))
+            column = record["molecule"] or record["dataset"]
+            key = (record["model"], record["variant"], column, int(record["train_size"]))
             values.setdefault(key, []).append((record["tables"].split(";"), value))
     return values

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ocp_dc.datasets.manifest import ENERGY_UNITS_IN_EV
 from ocp_dc.evaluation import EFWT_ENERGY_EV, EFWT_FORCE_EV_PER_ANGSTROM
-from ocp_dc.experiments.definitions import MOLECULES, Experiment, PaperValue
+from ocp_dc.experiments.definitions import MD17, MOLECULES, Experiment, PaperValue
 from ocp_dc.experiments.results import QUANTITIES, Cell, RunResult
 
 DOTS_PER_INCH = 110
@@ -27,6 +27,8 @@ MARKERS = "osD^vPX*"
 BLUE, ORANGE = PALETTE[5], PALETTE[6]
 # Fig. 1 divides energies by this, since they are that much larger than forces
 ENERGY_DIVISOR = 1000
+# the paper's figures are on MD17
+UNITS = MD17.units
 CURVE_POINTS = 200
 OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 
@@ -36,14 +38,14 @@ def plot_betas(cells: Sequence[Cell]) -> bytes:
     figure, (curves, errors) = _panels(2)
     for number, cell in enumerate(cells):
         _plot_training_loss(curves, cell.runs[0], viridis(number / max(1, len(cells) - 1) * 0.9))
-    curves.set(xlabel="optimizer step", ylabel=f"training loss, |ΔE| + β |ΔF| ({QUANTITIES['energy']}; β in Å)")
+    curves.set(xlabel="optimizer step", ylabel=f"training loss, |ΔE| + β |ΔF| ({UNITS['energy']}; β in Å)")
     _set_log(curves.yaxis)
     _legend(curves, **OUTSIDE)
 
     betas = [cell.experiment.beta for cell in cells]
-    energy_label = f"energy / {ENERGY_DIVISOR} ({QUANTITIES['energy']})"
+    energy_label = f"energy / {ENERGY_DIVISOR} ({UNITS['energy']})"
     _plot_means(errors, betas, cells, "energy", ENERGY_DIVISOR, label=energy_label, color=BLUE, marker="o")
-    _plot_means(errors, betas, cells, "force", label=f"force ({QUANTITIES['force']})", color=ORANGE, marker="s")
+    _plot_means(errors, betas, cells, "force", label=f"force ({UNITS['force']})", color=ORANGE, marker="s")
     errors.set(xlabel="weight β of the force loss (Å)", ylabel="MAE on the test set (unit in the legend)")
     _set_log(errors.xaxis)
     _set_log(errors.yaxis)
@@ -70,7 +72,7 @@ def plot_sizes(cells: Mapping[str, Sequence[Cell]], papers: Mapping[Experiment, 
             values = [getattr(value, quantity) for value in reported.values()]
             axes.plot(list(reported), values, **style, linestyle=":", alpha=0.6, markerfacecolor="none")
         axes.plot([], [], color="grey", linestyle=":", marker="o", markerfacecolor="none", label="the paper's")
-        axes.set(xlabel="training conformations", ylabel=f"{quantity} MAE on the test set ({QUANTITIES[quantity]})")
+        axes.set(xlabel="training conformations", ylabel=f"{quantity} MAE on the test set ({UNITS[quantity]})")
         _set_log(axes.xaxis)
         _set_log(axes.yaxis)
     _legend(panels[-1], **OUTSIDE)

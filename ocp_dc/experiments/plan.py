@@ -15,7 +15,7 @@ from fairchem.core.common.utils import load_config
 import ocp_dc
 from ocp_dc.datasets.manifest import Manifest
 from ocp_dc.errors import InputError
-from ocp_dc.experiments.definitions import CONFIGS, PAPER_BETA, Experiment
+from ocp_dc.experiments.definitions import PAPER_BETA, Experiment, config_file
 from ocp_dc.experiments.records import DONE, RUN_ID, last_logged_step, read_record, write_record
 from ocp_dc.experiments.scales import SCALES, Scale
 from ocp_dc.experiments.sources import Source
@@ -47,7 +47,8 @@ class Run:
     @property
     def sizes(self) -> dict[str, int]:
         """Conformations of each split."""
-        return self.source.sizes(self.experiment.molecule, self.scale.sizes(self.experiment.train_size))
+        sizes = self.scale.sizes(self.experiment.train_size, self.experiment.collection)
+        return self.source.sizes(self.experiment.molecule, sizes)
 
     @property
     def epochs(self) -> int:
@@ -62,7 +63,7 @@ class Run:
     def command(self) -> list[str]:
         """Trains it, from its checkpoint if there is one: the paper's config, the data, and the scale's overrides."""
         return [
-            *("ocp-dc", "train", "--config-yml", str(CONFIGS / f"{self.experiment.config}.yml")),
+            *("ocp-dc", "train", "--config-yml", str(config_file(self.experiment.config))),
             # the host continues from the checkpoint of a --timestamp-id that is already there
             *("--run-dir", str(self.folder), "--timestamp-id", RUN_ID, "--seed", str(self.experiment.seed)),
             *(f"--dataset.train.src={self.data / 'train'}", f"--dataset.val.src={self.data / 'val'}"),
@@ -105,7 +106,7 @@ class Run:
                 "theory": manifest.theory,
             },
             "command": shlex.join(self.command),
-            "test_data": str(self.data / "test"),
+            "test_data": str(self.data / self.source.test_split),
             "test_batch_size": self.scale.test_batch_size,
             "ocp_dc_version": ocp_dc.__version__,
         }
@@ -123,7 +124,7 @@ class Run:
 
 @functools.cache
 def _config(name: str) -> dict:
-    return load_config(CONFIGS / f"{name}.yml")[0]
+    return load_config(config_file(name))[0]
 
 
 class StepTimes:
@@ -134,20 +135,22 @@ class StepTimes:
         for path in out.glob("runs/*/experiment.json"):
             description, result = read_record(path), read_record(path.with_name("result.json"))
             if result and result["status"] == "finished" and result["seconds"]:
-                for key in self._keys(description, SCALES[description["scale"]]):
+                experiment = Experiment.of_record(description)
+                for key in self._keys(experiment, description["scale"]):
                     self._measured.setdefault(key, []).append(result["seconds"] / result["step"])
 
     def of(self, run: Run) -> float | None:
         """The mean over runs of its config and molecule, or else of its config, or of its model; None without any."""
-        keys = self._keys({**asdict(run.experiment), "config": run.experiment.config}, run.scale)
+        keys = self._keys(run.experiment, run.scale.name)
         times = next((self._measured[key] for key in keys if key in self._measured), None)
         return sum(times) / len(times) if times else None
 
     @staticmethod
-    def _keys(description: dict, scale: Scale) -> list[tuple]:
+    def _keys(experiment: Experiment, scale: str) -> list[tuple]:
         """From the closest to the least close."""
-        levels = (("config", "molecule"), ("config",), ("model",))
-        return [(scale.full_width, *(description[name] for name in level)) for level in levels]
+        collection, config = experiment.collection, experiment.config
+        width = SCALES[scale, collection].width
+        return [(width, config, experiment.molecule), (width, config), (width, collection, experiment.model)]
 
 
 def format_plan(runs: Sequence[Run], out: Path) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 MISSING = "–"
 LEGEND = (
-    "Energy MAE (kcal/mol) over force MAE (kcal/mol/Å) on the test set: ours, and the paper's records in parentheses. "
+    "Energy MAE ({energy}) over force MAE ({force}) on the test set: ours, and the paper's records in parentheses. "
     "± is the standard deviation over seeds; n, the number of seeds that finished, is given where not all did. The "
     "better of a model and model* of ours is {best}. ✓: the method (*) improves on its baseline here as in the paper, "
     f"or does not in either; ✗: it is the other way round. {MISSING}: no result yet. NaN: training diverged."
@@ -76,7 +76,7 @@ class Section:
     """A table with what is to be said about it, and pictures.
 
     Attributes:
-        explained: whether the cells need the legend.
+        units: of the errors in the cells, for the legend; empty where there is none.
         folded: whether the pictures are shown only when asked for.
     """
 
@@ -85,7 +85,7 @@ class Section:
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
-    explained: bool = False
+    units: Mapping[str, str] = field(default_factory=dict)
     folded: bool = False
 
 
@@ -152,7 +152,7 @@ def to_text(section: Section) -> str:
 
 
 def _remarks(section: Section, best: str) -> list[str]:
-    return [*([LEGEND.format(best=best)] if section.explained else []), *section.notes]
+    return [*([LEGEND.format(best=best, **section.units)] if section.units else []), *section.notes]
 
 
 def _cells(row: Row, render: Callable[[Value], str], line_break: str) -> list[str]:

@@ -16,7 +16,7 @@ from ocp_dc.experiments.results import QUANTITIES, Cell, Results, RunResult, rea
 from ocp_dc.experiments.sections import cells_of, section_of, sections_of
 
 FORMATS = ("md", "csv", "html", "png")
-TITLE = "MD17: our runs beside the paper's"
+TITLE = "Our runs beside the paper's"
 CSV_COLUMNS = (
     *("target", "model", "variant", "molecule", "train_size", "beta", "protocol"),
     *("seed", "scale", "train_conformations", "epochs", "status", "step"),
@@ -116,7 +116,7 @@ def _csv_line(target: str, cell: Cell, run: RunResult | None, quantity: str) -> 
     paper = paper_value(experiment, target)
     return [
         *(target, experiment.model, experiment.variant, experiment.molecule, experiment.train_size),
-        *(experiment.beta, experiment.protocol, *of_run, quantity, QUANTITIES[quantity]),
+        *(experiment.beta, experiment.protocol, *of_run, quantity, experiment.collection.units[quantity]),
         run.error(quantity) if run else None,
         getattr(paper, quantity) if paper else None,
         getattr(paper, f"printed_{quantity}") if paper else None,

@@ -6,19 +6,18 @@ import json
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ocp_dc.datasets.manifest import ENERGY_UNITS_IN_EV
-from ocp_dc.datasets.trajectory import MD17_ENERGY_UNIT
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import Experiment, PaperValue
 from ocp_dc.experiments.records import last_logged_step, metrics_path, read_record
 
-# the errors that the paper's tables show, energy over force, and their units there
-QUANTITIES = {"energy": MD17_ENERGY_UNIT, "force": f"{MD17_ENERGY_UNIT}/Å"}
+# the errors that the paper's tables show, energy over force
+QUANTITIES = ("energy", "force")
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class RunResult:
             return math.nan
         if self.status != "finished":
             return None
-        to_paper_unit = ENERGY_UNITS_IN_EV[self.record["energy_unit"]] / ENERGY_UNITS_IN_EV[MD17_ENERGY_UNIT]
-        return self.record[f"{quantity}_mae"] * to_paper_unit
+        unit, papers = self.record["energy_unit"], self.experiment.collection.energy_unit
+        return self.record[f"{quantity}_mae"] * ENERGY_UNITS_IN_EV[unit] / ENERGY_UNITS_IN_EV[papers]
 
     def predictions(self) -> dict[str, np.ndarray] | None:
         """``errors.npz``, None where there is none."""
@@ -136,7 +135,7 @@ def read_results(out: Path) -> Results:
 def _read_run(path: Path) -> RunResult:
     try:
         description = read_record(path)
-        experiment = Experiment(**{field.name: description[field.name] for field in fields(Experiment)})
+        experiment = Experiment.of_record(description)
         record = read_record(path.with_name("result.json")) or {}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -15,8 +15,8 @@ from typing import TextIO
 import torch
 from tqdm import tqdm
 
-from ocp_dc.experiments.locks import file_lock
 from ocp_dc.experiments.records import DONE, LOCK_NAME, last_logged_step, read_record
+from ocp_dc.locks import file_lock
 
 WORKER = (sys.executable, "-m", "ocp_dc.experiments.worker")
 POLL_SECONDS = 0.5

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ocp_dc.experiments.definitions import PAPER_SIZE
+from ocp_dc.experiments.definitions import MD17, OC22, Collection
 
-# the settings of configs/md17 that smoke makes smaller, by the model's name in the paper's records
+# settings that replace those of the configs, by the model's name in the paper's records
+MEDIUM = {
+    "schnet": {"hidden_channels": 128, "num_filters": 64, "num_interactions": 3, "num_gaussians": 50},
+    "cgcnn": {"atom_embedding_size": 64, "fc_feat_size": 64, "num_gaussians": 50},
+    "dimenet_plus_plus": {
+        **{"hidden_channels": 32, "out_emb_channels": 32, "num_blocks": 2, "int_emb_size": 16, "num_spherical": 3},
+    },
+    "forcenet": {"hidden_channels": 64, "decoder_hidden_channels": 64, "num_interactions": 3, "num_freqs": 20},
+}
 NARROW = {
     "schnet": {"hidden_channels": 32, "num_filters": 16, "num_interactions": 2, "num_gaussians": 10},
     "cgcnn": {"atom_embedding_size": 32, "num_graph_conv_layers": 2, "fc_feat_size": 16, "num_gaussians": 10},
@@ -20,17 +28,20 @@ NARROW = {
 }
 
 
+WIDTHS = {"medium": MEDIUM, "narrow": NARROW}
+
+
 @dataclass(frozen=True)
 class Scale:
     """How many conformations, for how long, at which width.
 
     Attributes:
         name: ``paper``, ``small`` or ``smoke``.
-        train: training conformations where the paper has 50,000; elsewhere in proportion.
+        train: training conformations for the collection's number in the paper's tables; elsewhere in proportion.
         val, test: conformations for validation and test.
-        test_batch_size: the paper's is 1.
+        test_batch_size: the paper's is 1 on MD17.
         epochs: None for the config's.
-        full_width: whether the networks are the paper's.
+        width: of the networks, ``full`` (the paper's) or of ``WIDTHS``.
         settings: further arguments.
     """
 
@@ -40,30 +51,41 @@ class Scale:
     test: int
     test_batch_size: int = 1
     epochs: int | None = None
-    full_width: bool = True
+    width: str = "full"
     settings: tuple[str, ...] = ()
 
-    def sizes(self, train_size: int) -> dict[str, int]:
+    def sizes(self, train_size: int, collection: Collection) -> dict[str, int]:
         """Conformations of each split, for a training size of the paper."""
-        return {"train": train_size * self.train // PAPER_SIZE, "val": self.val, "test": self.test}
+        return {"train": train_size * self.train // collection.size, "val": self.val, "test": self.test}
 
     def overrides(self, model: str) -> list[str]:
         """What is added to `ocp-dc train --config-yml …` for this scale: nothing at the paper's."""
         epochs = [f"--optim.max_epochs={self.epochs}"] if self.epochs else []
-        widths = [] if self.full_width else [f"--model.{key}={value}" for key, value in NARROW[model].items()]
-        return [*epochs, *self.settings, *widths]
+        settings = {} if self.width == "full" else WIDTHS[self.width][model]
+        return [*epochs, *self.settings, *(f"--model.{key}={value}" for key, value in settings.items())]
 
 
+SCALE_NAMES = ("paper", "small", "smoke")
+# whether everything runs: some 20 steps of small networks
+_SMOKE = Scale(
+    "smoke", 100, 20, 20, 20, epochs=4, width="narrow", settings=("--optim.num_workers=0", "--print-every=5")
+)
 SCALES = {
-    scale.name: scale
-    for scale in (
-        # the protocol to the letter
-        Scale("paper", 50_000, 6_250, 6_250),
-        # full width, 50 epochs of 40 steps: a molecule of Table 1 in a CPU-day or an hour of GPU
-        Scale("small", 800, 100, 100),
-        # whether everything runs: 20 steps of small networks
-        Scale(
-            "smoke", 100, 20, 20, 20, epochs=4, full_width=False, settings=("--optim.num_workers=0", "--print-every=5")
+    (scale.name, collection): scale
+    for collection, scales in {
+        MD17: (
+            # the protocol to the letter
+            Scale("paper", 50_000, 6_250, 6_250),
+            # full width, 50 epochs of 40 steps: a molecule of Table 1 in a CPU-day or an hour of GPU
+            Scale("small", 800, 100, 100),
+            _SMOKE,
         ),
-    )
+        OC22: (
+            Scale("paper", 200_000, 25_000, 25_000, 20),
+            # a slab has ten times a molecule's edges: smaller networks, for an hour of CPU
+            Scale("small", 320, 40, 40, 20, epochs=25, width="medium"),
+            _SMOKE,
+        ),
+    }.items()
+    for scale in scales
 }

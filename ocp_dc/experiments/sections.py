@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 from ocp_dc.experiments import figures
 from ocp_dc.experiments.definitions import (
+    COLUMNS,
+    MD17,
     MODELS,
     MOLECULES,
+    OC22,
     PAPER_BETA,
-    PAPER_SIZE,
     TABLES,
     Experiment,
     PaperValue,
     Table,
+    collection_of,
     paper_value,
     recommended_variants,
 )
@@ -23,6 +26,13 @@ from ocp_dc.experiments.plan import format_duration
 from ocp_dc.experiments.rendering import MISSING, Picture, Row, Section, Value, format_number
 from ocp_dc.experiments.results import QUANTITIES, Cell, Results, RunResult, agrees
 
+# what a model's name is followed by
+PROTOCOL_TITLES = {
+    "paper": "",
+    "as_published": ", as published: no periodic images",
+    "recommended": ", recommended protocol (ours)",
+}
+SPLIT_VERBS = {"train": "train", "val": "validate", "test": "test"}
 FIGURE_LEGEND = (
     "Energy MAE (kcal/mol) over force MAE (kcal/mol/Å) on the test set, mean ± standard deviation over seeds; the "
     f"paper's numbers, where there are records of them, in parentheses. {MISSING}: no result yet."
@@ -38,19 +48,19 @@ class Pair:
     protocol: str = "paper"
 
     def cells(self, results: Results, molecule: str) -> list[Cell]:
-        return [
-            results.cell(Experiment(self.model, variant, molecule, protocol=self.protocol)) for variant in self.variants
-        ]
+        size = collection_of(molecule).size
+        experiments = [Experiment(self.model, name, molecule, size, protocol=self.protocol) for name in self.variants]
+        return [results.cell(experiment) for experiment in experiments]
 
 
 def cells_of(target: str, results: Results) -> list[Cell]:
-    """The cells of a table or figure, with and without runs; those of the recommended protocol only with."""
+    """The cells of a table or figure, with and without runs; those of other protocols than the paper's only with."""
     table = TABLES[target]
     if target in FIGURES:
         return [results.cell(each) for each in table.experiments(_figure_molecules(table, results), seed=0)]
     cells = [results.cell(experiment) for experiment in table.experiments(table.molecules, seed=0)]
-    recommended = [pair for pair in _pairs(table) if pair.protocol == "recommended"]
-    extra = [cell for pair in recommended for molecule in table.molecules for cell in pair.cells(results, molecule)]
+    others = [pair for pair in _pairs(table) if pair.protocol != "paper"]
+    extra = [cell for pair in others for molecule in table.molecules for cell in pair.cells(results, molecule)]
     return cells + [cell for cell in extra if cell.runs]
 
 
@@ -71,13 +81,15 @@ def section_of(target: str, results: Results) -> Section | None:
 def _pairs(table: Table) -> Iterator[Pair]:
     for row in table.rows:
         yield Pair(row.model, tuple(row.variants))
-        yield Pair(row.model, recommended_variants(row.model), "recommended")
+        if table.collection == OC22:
+            yield Pair(row.model, tuple(row.variants), "as_published")
+        yield Pair(row.model, recommended_variants(row.model, table.collection), "recommended")
 
 
 def _figure_molecules(table: Table, results: Results) -> list[str]:
     """Those with a run that is the figure's own: the tables' runs are at the usual β and training size."""
     experiments = table.experiments(tuple(MOLECULES), seed=0)
-    own = [each for each in experiments if each.beta != PAPER_BETA or each.train_size != PAPER_SIZE]
+    own = [each for each in experiments if each.beta != PAPER_BETA or each.train_size != MD17.size]
     return list(dict.fromkeys(each.molecule for each in own if results.cell(each).runs))
 
 
@@ -90,16 +102,16 @@ def _table_section(table: Table, results: Results) -> Section:
     molecules = [name for name in table.molecules if any(cell.experiment.molecule == name for cell in cells)]
     seeds = _seeds(cells)
     rows: list[Row] = []
-    left_out = [MOLECULES[name] for name in table.molecules if name not in molecules]
     for pair in _pairs(table):
         columns = [pair.cells(results, molecule) for molecule in molecules]
         if any(cell.runs for column in columns for cell in column):
             rows += _pair_rows(pair, table, columns, len(seeds))
-        elif pair.protocol == "paper":
-            left_out.append(MODELS[pair.model].title)
+    run = {cell.experiment.model for cell in cells}
+    left_out = [COLUMNS[name] for name in table.molecules if name not in molecules]
+    left_out += [MODELS[row.model].title for row in table.rows if row.model not in run]
     return Section(
         title=f"Table {table.name.removeprefix('table')}: {table.title}",
-        header=("Model", "Settings", *(MOLECULES[name] for name in molecules)),
+        header=("Model", "Settings", *(COLUMNS[name] for name in molecules)),
         rows=tuple(rows),
         notes=(
             _agreement(rows),
@@ -107,14 +119,13 @@ def _table_section(table: Table, results: Results) -> Section:
             *([f"Not run yet: {', '.join(left_out)}"] if left_out else []),
             *_misprints(table, cells),
         ),
-        explained=True,
+        units=table.collection.units,
     )
 
 
 def _pair_rows(pair: Pair, table: Table, columns: Sequence[Sequence[Cell]], seeds: int) -> list[Row]:
     """The rows of a baseline and its method; ``columns`` has the cells of both for each molecule."""
-    recommended = pair.protocol == "recommended"
-    suffix = ", recommended protocol (ours)" if recommended else ""
+    recommended, suffix = pair.protocol == "recommended", PROTOCOL_TITLES[pair.protocol]
     rows = []
     for index, variant in enumerate(pair.variants):
         star = "*" if index else ""
@@ -312,7 +323,7 @@ def _circumstances(cells: Sequence[Cell]) -> list[str]:
     runs = [run for cell in cells for run in cell.runs]
     molecules: dict[str, dict[str, None]] = {}
     sources = {}
-    for run in sorted(runs, key=lambda run: list(MOLECULES).index(run.experiment.molecule)):
+    for run in sorted(runs, key=lambda run: list(COLUMNS).index(run.experiment.molecule)):
         molecule, split = run.experiment.molecule, run.description["split"]
         molecules.setdefault(_circumstance(run), {})[molecule] = None
         sources[f"{molecule} from {split['source_file']} ({split['theory']})"] = None
@@ -326,14 +337,15 @@ def _circumstances(cells: Sequence[Cell]) -> list[str]:
 
 def _circumstance(run: RunResult) -> str:
     description, split = run.description, run.description["split"]
-    sizes = " / ".join(f"{split['sizes'][name]:,}" for name in ("train", "val", "test"))
+    verbs = [verb for name, verb in SPLIT_VERBS.items() if name in split["sizes"]]
+    sizes = " / ".join(f"{split['sizes'][name]:,}" for name in SPLIT_VERBS if name in split["sizes"])
     if split["method"] == "random":
         drawn = f"drawn at random with seed {split['seed']}"
     else:
         drawn = f"as given by {', '.join(split['files'])}"
     return (
         f"Scale {description['scale']}, {description['epochs']} epochs, {description['steps']:,} steps; {sizes} "
-        f"conformations to train / validate / test, {drawn}"
+        f"conformations to {' / '.join(verbs)}, {drawn}"
     )
 
 
@@ -344,6 +356,6 @@ def _misprints(table: Table, cells: Sequence[Cell]) -> Iterator[str]:
             printed = getattr(paper, f"printed_{quantity}")
             if printed is not None:
                 yield (
-                    f"{MODELS[cell.experiment.model].title}, {MOLECULES[cell.experiment.molecule]}: the paper prints "
+                    f"{MODELS[cell.experiment.model].title}, {COLUMNS[cell.experiment.molecule]}: the paper prints "
                     f"{printed} for the {quantity}, its record is {getattr(paper, quantity)}."
                 )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from tqdm import tqdm
 
 from ocp_dc.datasets.download import FILE_OF_MOLECULE, download
-from ocp_dc.datasets.manifest import Manifest, read_manifest
-from ocp_dc.datasets.md17 import convert, open_trajectory, sha256_of
-from ocp_dc.datasets.splits import SPLIT_NAMES, Split, read_split_dir
+from ocp_dc.datasets.manifest import Manifest, read_manifest, sha256_of
+from ocp_dc.datasets.md17 import convert, open_trajectory
+from ocp_dc.datasets.oc22 import convert_structures, draw_subset
+from ocp_dc.datasets.splits import SPLIT_NAMES, Split, read_index_files
 from ocp_dc.errors import InputError
-from ocp_dc.experiments.locks import file_lock, is_locked
+from ocp_dc.locks import file_lock, is_locked
 
 MOLECULE_OF_FORMULA = {
     "C9H8O4": "aspirin",
@@ -25,36 +29,95 @@ MOLECULE_OF_FORMULA = {
     "C7H8": "toluene",
     "C4H4N2O2": "uracil",
 }
+OTHER_FOLDER = "choose another --out, or remove that folder and the runs made with it"
 
 
 @dataclass(frozen=True)
-class Source:
-    """The files of conformations and how they are split.
+class Source(ABC):
+    """Files of conformations and how they are split.
 
     Attributes:
-        path: a file of one molecule, or a folder of ``md17_<molecule>.npz``, to which missing ones are downloaded.
+        path: see the subclasses.
         split_seed: of the random split.
-        split_dir: given splits instead: index files in ``<split_dir>/<molecule>``, or in ``split_dir`` itself where
-            ``path`` is a file.
+        split_dir: index files that give the splits instead.
     """
 
     path: Path
     split_seed: int = 0
     split_dir: Path | None = None
+    split_names: ClassVar[tuple[str, ...]] = SPLIT_NAMES
+
+    @property
+    def test_split(self) -> str:
+        """The split that errors are taken on."""
+        return self.split_names[-1]
 
     def only_molecule(self) -> str | None:
-        """The molecule of a file, None for a folder.
+        """The molecule of a file of one; None where there are several, or it is none of MD17's.
 
         Raises:
-            InputError: the file is missing, unreadable, or of no molecule of MD17.
+            InputError: the file is missing, unreadable, or of another molecule than MD17's.
         """
+        return None
+
+    def indices_dir(self, molecule: str) -> Path | None:
+        """The folder of the index files; None where splits are random."""
+        return self.split_dir
+
+    def sizes(self, molecule: str, sizes: dict[str, int]) -> dict[str, int]:
+        """Conformations in each split: those asked for, or as many as the index files name."""
+        indices_dir = self.indices_dir(molecule)
+        if indices_dir is None:
+            return sizes
+        return {name: len(rows) for name, rows in _given_split(indices_dir, self.split_names).indices.items()}
+
+    def prepare(self, molecule: str, sizes: dict[str, int], folder: Path) -> dict[str, Manifest]:
+        """Converts to ``folder``, once: other processes wait, and an earlier conversion is used.
+
+        Raises:
+            InputError: the source cannot be had or converted, or ``folder`` holds something else.
+        """
+        lock = folder.with_name(f".{molecule}.lock")
+        if is_locked(lock):
+            tqdm.write(f"waiting for another process, which prepares {molecule}")
+        with file_lock(lock):
+            if not folder.exists():
+                self._convert(molecule, sizes, folder)
+            manifests = {name: read_manifest(folder / name) for name in sizes}
+            self._require_as_asked(molecule, sizes, folder, manifests)
+        return manifests
+
+    @abstractmethod
+    def _convert(self, molecule: str, sizes: dict[str, int], folder: Path) -> None: ...
+
+    def _require_as_asked(
+        self, molecule: str, sizes: dict[str, int], folder: Path, manifests: dict[str, Manifest | None]
+    ) -> None:
+        if not all(manifests.values()):
+            raise InputError(f"{folder} is not a conversion to {', '.join(sizes)}; {OTHER_FOLDER}")
+        if {name: manifest.count for name, manifest in manifests.items()} != sizes:
+            raise InputError(f"{folder} has splits of other sizes than the {sizes} asked for; {OTHER_FOLDER}")
+        manifest, indices_dir = manifests["train"], self.indices_dir(molecule)
+        if manifest.split_files != (_given_split(indices_dir, self.split_names).files if indices_dir else {}):
+            raise InputError(f"{folder} was not split by --split-dir {self.split_dir}; {OTHER_FOLDER}")
+        file = self._source_file(molecule)
+        if file.is_file() and sha256_of(file) != manifest.source_sha256:
+            raise InputError(f"{folder} was converted from another {manifest.source_file} than {file}; {OTHER_FOLDER}")
+
+    def _source_file(self, molecule: str) -> Path:
+        return self.path
+
+
+class MoleculeSource(Source):
+    """``path``: a file of one molecule, or a folder of ``md17_<molecule>.npz``, to which missing ones are downloaded.
+
+    ``split_dir``: index files in ``<split_dir>/<molecule>``, or in ``split_dir`` itself where ``path`` is a file.
+    """
+
+    def only_molecule(self) -> str | None:
         if self.path.is_dir():
             return None
-        if not self.path.exists():
-            raise InputError(
-                f"--data {self.path}: there is no such file or folder; name a file, the word sample, or a folder (make "
-                "it first) to which the published files are downloaded"
-            )
+        _require_existing(self.path, "a folder (make it first) to which the published files are downloaded")
         trajectory = open_trajectory(self.path)
         if trajectory.formula not in MOLECULE_OF_FORMULA:
             raise InputError(
@@ -64,41 +127,20 @@ class Source:
         return MOLECULE_OF_FORMULA[trajectory.formula]
 
     def indices_dir(self, molecule: str) -> Path | None:
-        """The folder of a molecule's index files; None where splits are random."""
         if self.split_dir is None:
             return None
         of_molecule = self.split_dir / molecule
         return self.split_dir if self.path.is_file() and not of_molecule.is_dir() else of_molecule
 
-    def sizes(self, molecule: str, sizes: dict[str, int]) -> dict[str, int]:
-        """Conformations in each split: those asked for, or as many as the index files name."""
-        indices_dir = self.indices_dir(molecule)
-        if indices_dir is None:
-            return sizes
-        return {name: len(rows) for name, rows in _given_split(indices_dir).indices.items()}
-
-    def prepare(self, molecule: str, sizes: dict[str, int], folder: Path) -> dict[str, Manifest]:
-        """Converts a molecule to ``folder``, once: other processes wait, and an earlier conversion is used.
-
-        Raises:
-            InputError: the file cannot be had or converted, or ``folder`` holds something else.
-        """
-        lock = folder.with_name(f".{molecule}.lock")
-        if is_locked(lock):
-            tqdm.write(f"waiting for another process, which prepares {molecule}")
-        with file_lock(lock):
-            if not folder.exists():
-                convert(
-                    self._file(molecule),
-                    folder,
-                    sizes=sizes,
-                    seed=self.split_seed,
-                    split_dir=self.indices_dir(molecule),
-                    show_progress=True,
-                )
-            manifests = {name: read_manifest(folder / name) for name in SPLIT_NAMES}
-            self._require_as_asked(molecule, sizes, folder, manifests)
-        return manifests
+    def _convert(self, molecule: str, sizes: dict[str, int], folder: Path) -> None:
+        convert(
+            self._file(molecule),
+            folder,
+            sizes=sizes,
+            seed=self.split_seed,
+            split_dir=self.indices_dir(molecule),
+            show_progress=True,
+        )
 
     def _file(self, molecule: str) -> Path:
         if self.path.is_file():
@@ -106,27 +148,51 @@ class Source:
         with file_lock(self.path / f".{FILE_OF_MOLECULE[molecule]}.lock"):
             return download(molecule, self.path, show_progress=True)
 
-    def _require_as_asked(
-        self, molecule: str, sizes: dict[str, int], folder: Path, manifests: dict[str, Manifest | None]
-    ) -> None:
-        remedy = "choose another --out, or remove that folder and the runs made with it"
-        if not all(manifests.values()):
-            raise InputError(f"{folder} is not a conversion to train, val and test; {remedy}")
-        if {name: manifest.count for name, manifest in manifests.items()} != sizes:
-            raise InputError(f"{folder} has splits of other sizes than the {sizes} asked for; {remedy}")
-        manifest = manifests["train"]
-        if manifest.split_files != self._split_files(molecule):
-            raise InputError(f"{folder} was not split by --split-dir {self.split_dir}; {remedy}")
-        file = self.path if self.path.is_file() else self.path / FILE_OF_MOLECULE[molecule]
-        if file.exists() and sha256_of(file) != manifest.source_sha256:
-            raise InputError(f"{folder} was converted from another {manifest.source_file} than {file}; {remedy}")
+    def _source_file(self, molecule: str) -> Path:
+        return self.path if self.path.is_file() else self.path / FILE_OF_MOLECULE[molecule]
 
-    def _split_files(self, molecule: str) -> dict[str, str]:
-        indices_dir = self.indices_dir(molecule)
-        return _given_split(indices_dir).files if indices_dir else {}
+
+class FrameSource(Source):
+    """``path``: a file of labelled periodic structures that ASE reads, the embedded sample among them."""
+
+    def _convert(self, molecule: str, sizes: dict[str, int], folder: Path) -> None:
+        _require_existing(self.path, "the folder of OC22's S2EF-total LMDBs")
+        convert_structures(
+            [self.path], folder, sizes=sizes, seed=self.split_seed, split_dir=self.split_dir, show_progress=True
+        )
+
+
+class OC22Source(Source):
+    """``path``: the folder of OC22's S2EF-total LMDBs, with train and val_ood in it.
+
+    Networks are tested on frames of val_ood, as in the paper, which are also those for validation: its errors are
+    taken after the last step, so nothing is chosen by them.
+    """
+
+    split_names = ("train", "val")
+
+    def sizes(self, molecule: str, sizes: dict[str, int]) -> dict[str, int]:
+        return super().sizes(molecule, {"train": sizes["train"], "val": sizes["test"]})
+
+    def _convert(self, molecule: str, sizes: dict[str, int], folder: Path) -> None:
+        _require_existing(self.path, "the folder of OC22's S2EF-total LMDBs")
+        draw_subset(
+            self.path,
+            folder,
+            sizes=sizes,
+            seed=self.split_seed,
+            split_dir=self.split_dir,
+            jobs=len(os.sched_getaffinity(0)),
+            show_progress=True,
+        )
+
+
+def _require_existing(path: Path, instead: str) -> None:
+    if not path.exists():
+        raise InputError(f"--data {path}: there is no such file or folder; name a file, the word sample, or {instead}")
 
 
 @functools.cache
-def _given_split(folder: Path) -> Split:
-    # whether the file of conformations has these rows is for the conversion to see
-    return read_split_dir(folder, count=2**63 - 1)
+def _given_split(folder: Path, names: tuple[str, ...]) -> Split:
+    # whether there are these rows is for the conversion to see
+    return read_index_files(folder, dict.fromkeys(names, 2**63 - 1))

@@ -14,7 +14,7 @@ from torch_geometric.nn.models.schnet import GaussianSmearing
 from ocp_dc.derivative_constrained import denormalize as remove_normalization
 from ocp_dc.errors import InputError
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.graph import MoleculeGraphMixin
+from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.variants import replace_model_activations
 
 EMBEDDINGS = {"khot": KHOT_EMBEDDINGS, "qmof": QMOF_KHOT_EMBEDDINGS}
@@ -75,7 +75,7 @@ class CGCNNConv(nn.Module):
 
 
 @registry.register_model("cgcnn")
-class CGCNN(GradientForces, MoleculeGraphMixin, nn.Module, GraphModelMixin):
+class CGCNN(GradientForces, EdgesMixin, nn.Module, GraphModelMixin):
     """CGCNN with the settings and the state-dict keys of OCP's ``cgcnn``, whose weights load strictly.
 
     Atoms are a k-hot code of their element and edges Gaussians of the distance; convolutions (:class:`CGCNNConv`), the
@@ -91,15 +91,15 @@ class CGCNN(GradientForces, MoleculeGraphMixin, nn.Module, GraphModelMixin):
         num_gaussians: edge features.
         cutoff: Å.
         embeddings: the host's table of element codes, ``khot`` (H to Fm) or ``qmof`` (H to Lr).
-        use_pbc: edges to periodic images. False needs no ``torch_cluster``.
+        use_pbc: edges to periodic images, in the directions in which each structure has ``pbc``; or none.
         use_pbc_single: build the periodic edges of one system at a time, to save memory.
         otf_graph: build edges at every step rather than read them from the data; without images they always are.
         max_neighbors: edges per receiving atom, the nearest ones.
         regress_forces: predict forces, −∂E/∂x.
 
     Shapes:
-        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and ``cell``
-        (B, 3, 3) if periodic; out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos.
+        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if
+        periodic ``cell`` (B, 3, 3) and ``pbc`` (B, 3); out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos.
 
     Raises:
         InputError: an unknown ``embeddings``, or ``num_fc_layers`` below 1.

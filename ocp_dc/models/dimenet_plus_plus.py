@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ocp_dc.errors import InputError
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.graph import MoleculeGraphMixin
+from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.variants import replace_model_activations
 
 
 @registry.register_model("dimenetplusplus_irelu")
-class DimeNetPlusPlusIReLU(GradientForces, MoleculeGraphMixin, DimeNetPlusPlusWrap):
+class DimeNetPlusPlusIReLU(GradientForces, EdgesMixin, DimeNetPlusPlusWrap):
     r"""The host's ``dimenetplusplus`` with other activations (paper, Sec. 4.1) and, by default, conservative forces.
 
     The host takes its angles from detached positions: its "forces" leave out how the energy changes with the angles,
@@ -43,15 +43,16 @@ class DimeNetPlusPlusIReLU(GradientForces, MoleculeGraphMixin, DimeNetPlusPlusWr
             (unstable in the paper's trials, Sec. 5.1.1).
         denormalize: ``none``: there is no normalization to remove.
         conservative: whether forces are the full gradient of the energy.
-        use_pbc: edges to periodic images. False (the default, for molecules) needs no ``torch_cluster``.
+        use_pbc: edges to periodic images, in the directions in which each structure has ``pbc``; or none (the default).
         otf_graph: build edges at every step rather than read them from the data; without images they always are.
         **settings: the host's: ``hidden_channels``, ``num_blocks``, ``int_emb_size``, ``basis_emb_size``,
             ``out_emb_channels``, ``num_spherical``, ``num_radial``, ``cutoff`` (Å), ``envelope_exponent``,
             ``num_before_skip``, ``num_after_skip``, ``num_output_layers``, ``regress_forces``, ``use_pbc_single``.
 
     Shapes:
-        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and ``cell``
-        (B, 3, 3) if periodic; out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos, see ``conservative``.
+        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if
+        periodic ``cell`` (B, 3, 3) and ``pbc`` (B, 3); out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos,
+        see ``conservative``.
 
     Raises:
         InputError: an unknown ``activation`` or ``activation_scope``, or a ``denormalize`` other than ``none``.

@@ -21,7 +21,7 @@ from ocp_dc.derivative_constrained import denormalize as remove_normalization
 from ocp_dc.errors import InputError
 from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing
 from ocp_dc.models.forces import negative_gradient
-from ocp_dc.models.graph import MoleculeGraphMixin
+from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.variants import ORIGINAL, replace_model_activations
 
 ABLATIONS = ("none", "nofilter", "nocond", "nodistlist", "onlydist", "nodelinear", "edgelinear", "noself")
@@ -163,7 +163,7 @@ class ForceDecoder(nn.Module):
 
 
 @registry.register_model("forcenet")
-class ForceNet(MoleculeGraphMixin, nn.Module, GraphModelMixin):
+class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
     r"""ForceNet with the settings and the state-dict keys of OCP's ``forcenet``, whose weights load strictly.
 
     Edges carry the unit vector to the neighbour and the distance, as such and less one or both atomic radii, in units
@@ -198,7 +198,7 @@ class ForceNet(MoleculeGraphMixin, nn.Module, GraphModelMixin):
         decoder_activation_str: a name of the host's ``Act``.
         training: start in training mode.
         otf_graph: build edges at every step rather than read them from the data; without images they always are.
-        use_pbc: edges to periodic images. False needs no ``torch_cluster``.
+        use_pbc: edges to periodic images, in the directions in which each structure has ``pbc``; or none.
         use_pbc_single: build the periodic edges of one system at a time, to save memory.
         max_neighbors: edges per receiving atom, the nearest ones.
         regress_forces: predict forces.
@@ -206,9 +206,10 @@ class ForceNet(MoleculeGraphMixin, nn.Module, GraphModelMixin):
             of derivative-constrained training, and the decoder's parameters are frozen.
 
     Shapes:
-        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and ``cell``
-        (B, 3, 3) if periodic; out: ``energy`` (B, 1) and ``forces`` (N, 3). They are NaN for elements without a
-        tabulated radius or, with ``feat: full``, without tabulated properties (Kr, Xe, At, Rn, Fr, Cm and beyond).
+        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if
+        periodic ``cell`` (B, 3, 3) and ``pbc`` (B, 3); out: ``energy`` (B, 1) and ``forces`` (N, 3).
+        They are NaN for elements without a tabulated radius or, with ``feat: full``, without tabulated properties (Kr,
+        Xe, At, Rn, Fr, Cm and beyond).
 
     Raises:
         InputError: an unknown ``feat``, ``basis``, ``ablation``, ``decoder_type`` or activation, or no spherical

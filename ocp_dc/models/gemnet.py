@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fairchem.core.common.registry import registry
+from fairchem.core.models.base import GraphData
 from fairchem.core.models.gemnet.gemnet import GemNetT
 
 from ocp_dc.errors import InputError
-from ocp_dc.models.graph import MoleculeGraphMixin
+from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.scale_factors import load_scale_factors
 from ocp_dc.models.variants import replace_model_activations
 
@@ -20,13 +21,15 @@ def _outside_the_bases(path: str) -> bool:
 
 
 @registry.register_model("gemnet_t_irelu")
-class GemNetTIReLU(MoleculeGraphMixin, GemNetT):
+class GemNetTIReLU(EdgesMixin, GemNetT):
     """The host's ``gemnet_t`` with its scaled SiLU replaced by an integrated activation (paper, Sec. 4.1).
 
     Forces are −∂E/∂x by default (``direct_forces: false``). With ``activation: original`` and the same weights,
     energies, forces and parameter gradients are those of the host's ``gemnet_t``. Like it, this model needs an edge in
-    every molecule and a triplet in every batch; and where atoms are exactly in line, it may clamp a cosine that
-    rounding puts beyond ±1: forces and their gradients by the weights are right there, Hessians can be wrong.
+    every structure and a triplet in every batch; and where atoms are exactly in line, it may clamp a cosine that
+    rounding puts beyond ±1: forces and their gradients by the weights are right there, Hessians can be wrong. And like
+    it, it makes edges symmetric by keeping those whose sender comes first in the data: where atoms have more neighbours
+    than ``max_neighbors``, energies depend on the order of the atoms, and so on the choice of a crystal's cell.
 
     Args:
         activation: a name of :func:`ocp_dc.activations.known_activations`, which replaces SiLU together with its scale
@@ -34,7 +37,7 @@ class GemNetTIReLU(MoleculeGraphMixin, GemNetT):
         activation_scope: ``paper``, the MLPs of the output blocks only; ``all``, also those of the embedding and
             interaction blocks (unstable in the paper's trials, Sec. 5.1.1). No scope touches the basis functions.
         denormalize: ``none``: there is no normalization to remove.
-        use_pbc: edges to periodic images. False (the default, for molecules) needs no ``torch_cluster``.
+        use_pbc: edges to periodic images, in the directions in which each structure has ``pbc``; or none (the default).
         otf_graph: build edges at every step rather than read them from the data; without images they always are.
         scale_file: the scale factors, as a mapping of their names to values or the path of a JSON file of one (see
             :func:`ocp_dc.models.scale_factors.fit_scale_factors`). Factors that this model lacks are left out: those
@@ -42,12 +45,12 @@ class GemNetTIReLU(MoleculeGraphMixin, GemNetT):
         **settings: the host's, but its own ``activation``.
 
     Shapes:
-        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and ``cell``
-        (B, 3, 3) if periodic; out: ``energy`` (B, 1) and ``forces`` (N, 3).
+        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if
+        periodic ``cell`` (B, 3, 3) and ``pbc`` (B, 3); out: ``energy`` (B, 1) and ``forces`` (N, 3).
 
     Raises:
         InputError: an unknown ``activation`` or ``activation_scope``, a ``denormalize`` other than ``none``, or a
-            ``scale_file`` that cannot be read or lacks factors.
+            ``scale_file`` that cannot be read or lacks factors; in a batch, a structure without edges, or no triplet.
     """
 
     activation_sites: ClassVar = {"paper": "out_blocks.*", "all": _outside_the_bases}
@@ -68,3 +71,17 @@ class GemNetTIReLU(MoleculeGraphMixin, GemNetT):
         if scale_file is not None:
             load_scale_factors(self, scale_file)
         self.replaced_activations = replace_model_activations(self, activation, activation_scope)
+
+    def generate_graph(self, data) -> GraphData:
+        graph = super().generate_graph(data)
+        if not graph.neighbors.all():
+            index = int((graph.neighbors == 0).nonzero()[0])
+            name = f"{index} of the batch" + (f" (sid {data.sid[index]})" if "sid" in data else "")
+            raise InputError(
+                f"structure {name} has no two atoms within model.cutoff, {self.cutoff} Å; GemNet needs an edge in each"
+            )
+        if graph.edge_index[1].bincount().max() < 2:
+            raise InputError(
+                f"no atom of the batch has two neighbours within model.cutoff, {self.cutoff} Å; GemNet needs a triplet"
+            )
+        return graph

@@ -1,15 +1,109 @@
-"""Edges of molecules without periodic images, in plain PyTorch.
+"""Edges between atoms, with and without periodic images.
 
-The host builds such edges with ``torch_cluster``, which needs a compiler to install; for periodic ones it has its own
-code, used here unchanged.
+The host's search for images takes batches of one periodicity, with every atom in its cell. :func:`periodic_edges` asks
+it so, and lifts both. For molecules the host needs ``torch_cluster``, which needs a compiler to install;
+:func:`molecule_edges` is plain PyTorch.
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
-from fairchem.core.common.utils import get_max_neighbors_mask
+from fairchem.core.common.utils import get_max_neighbors_mask, radius_graph_pbc
 from fairchem.core.models.base import GraphData
 from torch import Tensor
+
+from ocp_dc.errors import InputError
+
+OUT_OF_REACH = 1.0
+FLATTEST_CELL = 1e-6
+
+
+@torch.no_grad()
+def periodic_edges(
+    pos: Tensor, cell: Tensor, pbc: Tensor, natoms: Tensor, cutoff: float, max_neighbors: int, strict: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Directed edges j → i between atoms of the same structure and their images, both directions of each pair.
+
+    The image of j that an edge comes from is displaced by its offset n, in cells:
+
+    .. math::
+        r_{ij} = x_j - x_i + n_{ij} C, \qquad |r_{ij}| ≤ cutoff
+
+    The edges are those of the host's ``radius_graph_pbc``, in its order, where the host finds them all: in a batch of
+    one periodicity, with every atom inside its cell. Here structures may differ in periodicity and atoms may be
+    anywhere. As in the host, atoms nearer than 0.01 Å have no edge. Distances are compared in torch's default
+    precision, whatever that of ``pos``.
+
+    Args:
+        pos: (N, 3) positions, Å.
+        cell: (B, 3, 3), lattice vectors in rows, Å. Those along which a structure is not periodic may be zero.
+        pbc: (B, 3), whether each structure is periodic along each lattice vector.
+        natoms: (B,) atoms in each structure; ``natoms.sum() == N``.
+        cutoff: Å.
+        max_neighbors: at most this many edges per receiving atom, the nearest ones. Which of several as near are
+            kept is arbitrary: where the limit cuts through a shell of neighbours, the edges of a crystal depend on the
+            choice of its cell, and on rounding.
+        strict: False keeps whole shells (the host's rule: of an atom with more neighbours than the limit, all whose
+            squared distance is at most that of the first beyond it plus 0.01 Å²), for any choice of the cell.
+
+    Returns:
+        ``edge_index`` (2, E), rows j and i, ordered by i; ``cell_offsets`` (E, 3), whole numbers in float32; and
+        ``neighbors`` (B,), the number of edges of each structure. A pair of atoms has as many edges as it has images
+        within the cutoff, an atom too has edges to its own; offsets along a direction that is not periodic are 0.
+
+    Raises:
+        InputError: a lattice vector is zero along a periodic direction, or a cell has no volume.
+    """
+    natoms = natoms.to(pos.device)
+    pbc = pbc.reshape(-1, 3).to(pos.device, torch.bool)
+    cell = _complete(cell.reshape(-1, 3, 3).double(), pbc)
+    structure = torch.arange(len(natoms), device=pos.device).repeat_interleave(natoms)
+
+    reciprocal = torch.linalg.inv(cell)
+    fractional = torch.einsum("nx,nxd->nd", pos.double(), reciprocal[structure])
+    shifts = fractional.floor() * pbc[structure]
+    wrapped = pos.double() - torch.einsum("nd,ndx->nx", shifts, cell[structure])
+
+    # where a structure is not periodic, its images are put out of reach
+    per_structure = structure[:, None].expand(-1, 3)
+    extent = torch.zeros_like(cell[:, 0]).scatter_reduce(0, per_structure, fractional, "amax", include_self=False)
+    extent = extent - torch.zeros_like(extent).scatter_reduce(0, per_structure, fractional, "amin", include_self=False)
+    stretch = (extent + (cutoff + OUT_OF_REACH) * reciprocal.norm(dim=1)).masked_fill(pbc, 1)
+
+    search = SimpleNamespace(
+        pos=wrapped.to(torch.get_default_dtype()),
+        cell=(cell * stretch[:, :, None]).float(),
+        pbc=pbc.any(dim=0).expand_as(pbc),
+        natoms=natoms,
+    )
+    edge_index, offsets, neighbors = radius_graph_pbc(
+        search, cutoff, max_neighbors, enforce_max_neighbors_strictly=strict
+    )
+    sender, receiver = edge_index
+    return edge_index, offsets + (shifts[receiver] - shifts[sender]).float(), neighbors
+
+
+def _complete(cell: Tensor, pbc: Tensor) -> Tensor:
+    """``cell`` (B, 3, 3) with unit vectors, perpendicular to the others, in place of those that are zero."""
+    cell = cell.clone()
+    for direction in range(3):
+        missing = ~cell[:, direction].any(dim=-1)
+        if (missing & pbc[:, direction]).any():
+            index = int((missing & pbc[:, direction]).nonzero()[0])
+            raise InputError(
+                f"structure {index} of the batch is periodic along lattice vector {direction + 1}, which is zero; give "
+                "it a cell, or set its pbc to False there. For molecules, set model.use_pbc to False"
+            )
+        if missing.any():
+            # the eigenvector of the smallest eigenvalue is perpendicular to all rows
+            cell[missing, direction] = torch.linalg.eigh(cell.mT @ cell).eigenvectors[missing, :, 0]
+    flatness = torch.linalg.det(cell).abs() / cell.norm(dim=-1).prod(dim=-1)
+    if not (flatness > FLATTEST_CELL).all():
+        index = int((~(flatness > FLATTEST_CELL)).nonzero()[0])
+        raise InputError(f"the cell of structure {index} of the batch has no volume: {cell[index].tolist()}")
+    return cell
 
 
 def molecule_edges(
@@ -51,32 +145,72 @@ def molecule_edges(
     return torch.stack([sender, receiver]), neighbors
 
 
-class MoleculeGraphMixin:
-    """For the host's models: ``use_pbc: false`` works without torch_cluster. Put it before the host's class."""
+class EdgesMixin:
+    """Edges for the models; put it before the host's class.
 
-    def generate_graph(self, data, cutoff=None, max_neighbors=None, use_pbc=None, **kwargs) -> GraphData:
-        """The host's ``generate_graph`` where images are periodic, otherwise :func:`molecule_edges`."""
-        if use_pbc or self.use_pbc:
-            return super().generate_graph(data, cutoff, max_neighbors, use_pbc, **kwargs)
+    Without ``use_pbc`` they are :func:`molecule_edges`. With it they are :func:`periodic_edges` if ``otf_graph``, where
+    data without ``pbc`` is periodic in all directions; if not, the data's own ``edge_index`` and ``cell_offsets``, as
+    the converters store them. ``use_pbc_single`` builds periodic edges one structure at a time, to save memory.
 
-        edge_index, neighbors = molecule_edges(
-            data.pos,
-            data.natoms,
-            cutoff or self.cutoff,
-            max_neighbors or self.max_neighbors,
-            strict=getattr(self, "enforce_max_neighbors_strictly", True),
-        )
+    Energies and forces then depend neither on which image of an atom is given nor, while no atom has more than
+    ``max_neighbors`` neighbours, on the choice of a crystal's cell. Beyond that the limit cuts, as the host's models
+    have it, strictly: equally near neighbours are kept or left by chance. Edges stored from ``periodic_edges`` with
+    ``strict=False`` avoid that.
+    """
+
+    def generate_graph(self, data) -> GraphData:
+        """The edges of a batch, with their vectors r_ij in the precision of ``data.pos``, differentiable by it.
+
+        Raises:
+            InputError: there are no edges in the data and ``otf_graph`` is False; or see :func:`periodic_edges`.
+        """
+        edge_index, cell_offsets = self._edges(data)
         sender, receiver = edge_index
+        structure = data.batch[receiver]
         vectors = data.pos[sender] - data.pos[receiver]
-        no_offsets = torch.zeros_like(vectors)
+        offsets = torch.zeros_like(vectors)
+        if cell_offsets is not None:
+            cell = data.cell.to(data.pos.dtype)
+            offsets = (cell_offsets.to(cell.dtype)[:, None] @ cell[structure])[:, 0]
+            vectors = vectors + offsets
         return GraphData(
             edge_index=edge_index,
             edge_distance=vectors.norm(dim=-1),
             edge_distance_vec=vectors,
-            cell_offsets=no_offsets,
-            offset_distances=no_offsets,
-            neighbors=neighbors,
+            cell_offsets=offsets if cell_offsets is None else cell_offsets,
+            offset_distances=offsets,
+            neighbors=structure.bincount(minlength=len(data.natoms)),
             node_offset=0,
             batch_full=data.batch,
             atomic_numbers_full=data.atomic_numbers.long(),
         )
+
+    def _edges(self, data) -> tuple[Tensor, Tensor | None]:
+        if not self.use_pbc:
+            return molecule_edges(data.pos, data.natoms, self.cutoff, self.max_neighbors)[0], None
+        if not self.otf_graph:
+            if "edge_index" not in data or "cell_offsets" not in data:
+                raise InputError(
+                    "model.otf_graph is False, and the data has no edges (edge_index and cell_offsets): set "
+                    "model.otf_graph to True, or convert the data with edges"
+                )
+            return data.edge_index, data.cell_offsets
+        pbc = data.pbc.reshape(-1, 3) if "pbc" in data else torch.ones_like(data.cell[:, 0], dtype=torch.bool)
+        build = _one_at_a_time if self.use_pbc_single else periodic_edges
+        return build(data.pos, data.cell, pbc, data.natoms, self.cutoff, self.max_neighbors)[:2]
+
+
+def _one_at_a_time(
+    pos: Tensor, cell: Tensor, pbc: Tensor, natoms: Tensor, cutoff: float, max_neighbors: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`periodic_edges` returns of the batch, from a search in each structure."""
+    first_atoms = natoms.cumsum(0) - natoms
+    edges, offsets, neighbors = zip(
+        *(
+            periodic_edges(of_atoms, cell[[k]], pbc[[k]], natoms[[k]], cutoff, max_neighbors)
+            for k, of_atoms in enumerate(pos.split(natoms.tolist()))
+        ),
+        strict=True,
+    )
+    edge_index = torch.cat([of_one + first for of_one, first in zip(edges, first_atoms, strict=True)], dim=1)
+    return edge_index, torch.cat(offsets), torch.cat(neighbors)

@@ -175,4 +175,4 @@ def _provenance(config: dict[str, Any], num_batches: int) -> dict[str, Any]:
 
 def _source(src: str) -> dict[str, str]:
     manifest = read_manifest(src)
-    return {"src": src} | ({"molecule": manifest.molecule, "sha256": manifest.source_sha256} if manifest else {})
+    return {"src": src} | ({"name": manifest.name, "sha256": manifest.source_sha256} if manifest else {})

@@ -9,12 +9,12 @@ from fairchem.core.models.schnet import SchNetWrap
 from torch import Tensor
 
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.graph import MoleculeGraphMixin
+from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.variants import replace_model_activations
 
 
 @registry.register_model("schnet_irelu")
-class SchNetIReLU(GradientForces, MoleculeGraphMixin, SchNetWrap):
+class SchNetIReLU(GradientForces, EdgesMixin, SchNetWrap):
     """The host's ``schnet`` with its shifted softplus replaced by an integrated activation (paper, Sec. 4.1).
 
     The sites are the filter networks, the interaction blocks and the output block: the same for both values of
@@ -24,14 +24,14 @@ class SchNetIReLU(GradientForces, MoleculeGraphMixin, SchNetWrap):
     Args:
         activation: a name of :func:`ocp_dc.activations.known_activations`, or ``original`` to keep shifted softplus.
         activation_scope: ``paper`` or ``all``.
-        use_pbc: edges to periodic images. False (the default, for molecules) needs no ``torch_cluster``.
+        use_pbc: edges to periodic images, in the directions in which each structure has ``pbc``; or none (the default).
         otf_graph: build edges at every step rather than read them from the data; without images they always are.
         **settings: the host's: ``hidden_channels``, ``num_filters``, ``num_interactions``, ``num_gaussians``,
             ``cutoff`` (Å), ``readout`` (``sum`` or ``mean``), ``regress_forces``, ``use_pbc_single``.
 
     Shapes:
-        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and ``cell``
-        (B, 3, 3) if periodic; out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos.
+        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if
+        periodic ``cell`` (B, 3, 3) and ``pbc`` (B, 3); out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos.
     """
 
     activation_sites: ClassVar = {"paper": None, "all": None}

@@ -275,6 +275,19 @@ class DerivativeConstrainedTrainer(OCPTrainer):
 
     # --- predictions in the units of the labels ---------------------------------------------------------------------
 
+    def _forward(self, batch: Batch) -> dict[str, Tensor]:
+        try:
+            return super()._forward(batch)
+        except RuntimeError as error:
+            if "different PBC configurations" not in str(error):
+                raise
+            name = self.config["model"]["name"]
+            raise InputError(
+                f"model.name {name}, a model of fairchem, cannot build edges for a batch of structures that are "
+                "periodic in different directions: store the edges (ocp-dc oc22 convert --cutoff …) and set "
+                "model.otf_graph to False, or take the model of this package with model.activation original"
+            ) from error
+
     def _compute_loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
         # Labels that are float64 (energies) keep their precision until they are rescaled.
         same_dtype = {target: value.to(batch[target].dtype) for target, value in out.items()}

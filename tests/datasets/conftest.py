@@ -1,11 +1,15 @@
-"""Small made-up molecules in the files that the converter reads."""
+"""Small made-up molecules and structures in the files that the converters read."""
 
 import argparse
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 
 from ocp_dc.datasets.commands import add_md17_commands
+from ocp_dc.datasets.oc22_commands import add_oc22_commands
 
 # about where aspirin's energies are: float32 cannot resolve 0.03 there
 ENERGY_OFFSET = -406_737.28
@@ -40,14 +44,46 @@ def write_npz(tmp_path):
     return write
 
 
+def make_frame(seed, symbols="Mg2O2C", pbc=True):
+    """With an energy, forces, fixed atoms and tags; where it is periodic, some atoms are outside of its cell."""
+    random = np.random.default_rng(seed)
+    cell = np.diag([4.2, 4.3, 12.0]) + 0.3 * random.normal(size=(3, 3))
+    grid = np.array([[0.1, 0.1, 0.1], [0.6, 0.6, 0.1], [0.6, 0.1, 0.1], [0.1, 0.6, 0.1], [0.1, 0.1, 0.3]])
+    count = len(Atoms(symbols))
+    atoms = Atoms(symbols, cell=cell, pbc=pbc, tags=[0, 0, 1, 1, 2][:count])
+    shifts = random.integers(-1, 2, size=(count, 3)) * atoms.pbc
+    atoms.positions = (grid[:count] + 0.01 * random.normal(size=(count, 3)) + shifts) @ cell
+    forces, energy = random.normal(size=(count, 3)), -430.0 + 5 * random.normal()
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    atoms.set_constraint(FixAtoms([0, 1]))
+    return atoms
+
+
+@pytest.fixture
+def frames():
+    """Structures of 4 and of 5 atoms, periodic along three lattice vectors, along two, or not at all."""
+    kinds = [("Mg2O2C", True), ("Mg2O2", True), ("Mg2O2C", (True, True, False)), ("Zn2O2", False)]
+    return [make_frame(seed, *kinds[seed % 4]) for seed in range(24)]
+
+
 @pytest.fixture
 def run_command():
     """Runs an ``md17`` command as the command line would."""
+    return _runner(add_md17_commands, "md17")
+
+
+@pytest.fixture
+def run_oc22():
+    """Runs an ``oc22`` command as the command line would."""
+    return _runner(add_oc22_commands, "oc22")
+
+
+def _runner(add_commands, command):
     parser = argparse.ArgumentParser()
-    add_md17_commands(parser.add_subparsers())
+    add_commands(parser.add_subparsers())
 
     def run(*words):
-        args = parser.parse_args(["md17", *map(str, words)])
+        args = parser.parse_args([command, *map(str, words)])
         return args.func(args)
 
     return run

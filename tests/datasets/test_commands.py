@@ -86,7 +86,7 @@ def test_inspect_of_nothing_useful(run_command, tmp_path):
     with pytest.raises(InputError, match=r"has no \.lmdb file"):
         run_command("inspect", tmp_path)
     (tmp_path / "a.lmdb").write_text("not one")
-    with pytest.raises(InputError, match="not an LMDB of molecules"):
+    with pytest.raises(InputError, match="not an LMDB"):
         run_command("inspect", tmp_path / "a.lmdb")
 
 

@@ -21,7 +21,7 @@ import torch
 from ocp_dc.cli import main
 from ocp_dc.datasets.md17 import sample_path
 from ocp_dc.evaluation import evaluate
-from ocp_dc.experiments.definitions import experiments_of
+from ocp_dc.experiments.definitions import Experiment, experiments_of
 from ocp_dc.experiments.records import checkpoint_path, metrics_path, read_record, write_record
 
 SMOKE = ("--scale", "smoke", "--data", "sample")
@@ -47,7 +47,7 @@ def reproduce(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("target", "count"),
-    [("table1", 80), ("table7", 80), ("table8", 80), ("table9", 32), ("fig1", 8), ("fig2", 29)],
+    [("table1", 80), ("table2", 8), ("table7", 80), ("table8", 80), ("table9", 32), ("fig1", 8), ("fig2", 29)],
 )
 def test_dry_run_ends_with_the_number_of_runs_and_touches_nothing(reproduce, tmp_path, target, count):
     status, printed, _ = reproduce(target, "--scale", "paper", "--dry-run")
@@ -67,7 +67,7 @@ def test_a_file_of_one_molecule_plans_only_its_runs(reproduce):
 
 
 def test_plan_shows_steps_states_and_times_measured_in_finished_runs(reproduce, tmp_path):
-    cgcnn = {"model": "cgcnn", "molecule": "ethanol", "config": "cgcnn", "scale": "small"}
+    cgcnn = {**asdict(Experiment("cgcnn", "original", "ethanol")), "scale": "small"}
     finished = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
     write_record(finished / "experiment.json", cgcnn)
     write_record(finished / "result.json", {"status": "finished", "step": 2_000, "seconds": 1_000.0})
@@ -79,15 +79,16 @@ def test_plan_shows_steps_states_and_times_measured_in_finished_runs(reproduce, 
     assert lines[1][3:] == ["125,000", "finished"]
     assert lines[2][3:] == ["125,000", "17 h 22 min", "to do"]
     assert lines[3][3:] == ["125,000", "not measured", "to do"]
-    assert lines[5][1:] == ["cgcnn-original-ethanol-50000-b30-s1", "cgcnn", "125,000", "16 h 40 min", "at step 5,000"]
+    assert lines[5][1:] == [
+        *("cgcnn-original-ethanol-50000-b30-s1", "md17/cgcnn", "125,000", "16 h 40 min", "at step 5,000"),
+    ]
     assert "and that of 4 runs whose step time is not measured yet" in printed
 
 
 def test_narrow_networks_say_nothing_of_full_ones(reproduce, tmp_path):
     folder = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
-    write_record(
-        folder / "experiment.json", {"model": "cgcnn", "molecule": "ethanol", "config": "cgcnn", "scale": "smoke"}
-    )
+    cgcnn = Experiment("cgcnn", "original", "ethanol")
+    write_record(folder / "experiment.json", {**asdict(cgcnn), "scale": "smoke"})
     write_record(folder / "result.json", {"status": "finished", "step": 20, "seconds": 5.0})
     _, printed, _ = reproduce("table9", "--seeds", 2, "--out", "out", "--dry-run")
     assert "estimated time: not measured" in printed
@@ -98,12 +99,24 @@ def test_recommended_protocol_is_added_and_what_lacks_it_is_named(reproduce):
     count = len(experiments_of("table1", molecules=["ethanol"], with_recommended=True))
     assert count > 10
     assert printed.splitlines()[-1] == f"{count} runs"
-    assert re.search(r"schnet-irelu-ethanol-50000-b30-s0-recommended +schnet_irelu_recommended +20 ", printed)
+    assert re.search(r"schnet-irelu-ethanol-50000-b30-s0-recommended +md17/schnet_irelu_recommended +20 ", printed)
+
+
+def test_table_2_is_planned_with_and_without_periodic_images(reproduce):
+    _, printed, _ = reproduce("table2", "--scale", "smoke", "--dry-run")
+    assert "the embedded sample of oxide slabs takes the place of OC22" in printed
+    assert re.search(r"schnet-irelu_rescaled-oc22-200000-b30-s0 +oc22/schnet_dc +20 ", printed)
+    _, printed, _ = reproduce("table2", "--scale", "smoke", "--as-published", "--dry-run")
+    assert printed.splitlines()[-1] == "8 runs"
+    assert re.search(r"forcenet-original-oc22-200000-b30-s0-as_published +oc22/forcenet_as_published +40 ", printed)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("table2",), "--data is missing: for table2 give the folder of OC22's S2EF-total LMDBs"),
+        (("table2", "--molecule", "ethanol"), "--molecule ethanol: table2 is on OC22; leave it out"),
+        (("table1", "--as-published"), "--as-published is for Table 2"),
         (("table1", "--data", "none"), "none: there is no such file or folder"),
         (("table1", *SMOKE, "--molecule", "aspirin"), "holds ethanol; give other --data"),
         (("table1", "--model", "schnett"), "--model schnett is unknown"),

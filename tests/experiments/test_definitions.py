@@ -10,21 +10,25 @@ from fairchem.core.common.utils import load_config
 
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import (
-    CONFIGS,
+    MD17,
     MODELS,
+    OC22,
     TABLES,
     Experiment,
+    config_file,
     experiments_of,
     paper_value,
     recommended_variants,
 )
 
 EVERY = list(dict.fromkeys(experiment for target in TABLES for experiment in experiments_of(target)))
+ON_MD17 = [experiment for experiment in EVERY if experiment.collection == MD17]
+ON_OC22 = [*experiments_of("table2"), *experiments_of("table2", as_published=True)]
 
 
 @pytest.mark.parametrize(
     ("target", "count"),
-    [("table1", 80), ("table7", 80), ("table8", 80), ("table9", 32), ("fig1", 8), ("fig2", 29)],
+    [("table1", 80), ("table2", 8), ("table7", 80), ("table8", 80), ("table9", 32), ("fig1", 8), ("fig2", 29)],
 )
 def test_number_of_runs(target, count):
     experiments = experiments_of(target)
@@ -35,20 +39,21 @@ def test_number_of_runs(target, count):
 
 def test_cells_shared_between_tables_are_the_same_run():
     # 80 of Table 1, IReLU alone (40), rescaled without IReLU (40), seven further β, 21 further sizes
-    assert len(EVERY) == 80 + 40 + 40 + 7 + 21
+    assert len(ON_MD17) == 80 + 40 + 40 + 7 + 21
     assert set(experiments_of("table9")) < set(experiments_of("table1")) | set(experiments_of("table8"))
 
 
 def test_ids_are_unique_and_safe_in_file_names():
     seeded = [experiment for target in TABLES for experiment in experiments_of(target, seeds=2, with_recommended=True)]
+    seeded += ON_OC22
     assert len({experiment.id for experiment in seeded}) == len(set(seeded))
     assert all(re.fullmatch(r"[a-z0-9_.-]+", experiment.id) for experiment in seeded)
     assert Experiment("schnet", "irelu+rescaled", "ethanol").id == "schnet-irelu_rescaled-ethanol-50000-b30-s0"
 
 
 def test_configs_are_those_of_the_variants():
-    for experiment in EVERY:
-        config = load_config(CONFIGS / f"{experiment.config}.yml")[0]
+    for experiment in ON_MD17:
+        config = load_config(config_file(experiment.config))[0]
         words = experiment.variant.split("+")
         assert config["task"]["label_rescaling"] == (1e6 if "rescaled" in words else "none")
         assert (config["model"].get("activation", "original") == "irelu") == ("irelu" in words)
@@ -57,8 +62,8 @@ def test_configs_are_those_of_the_variants():
 
 
 def test_configs_have_the_papers_protocol():
-    for name in {experiment.config for experiment in EVERY}:
-        config = load_config(CONFIGS / f"{name}.yml")[0]
+    for name in {experiment.config for experiment in ON_MD17}:
+        config = load_config(config_file(name))[0]
         energy, forces = config["loss_functions"]
         assert energy == {"energy": {"fn": "mae", "coefficient": 1}}
         assert forces == {"forces": {"fn": "mae", "coefficient": Experiment("schnet", "original", "ethanol").beta}}
@@ -67,9 +72,36 @@ def test_configs_have_the_papers_protocol():
         assert (optim["batch_size"], optim["max_epochs"]) == (20, 50)
 
 
+@pytest.mark.parametrize("experiment", ON_OC22, ids=lambda experiment: experiment.id)
+def test_configs_of_oc22_are_the_papers(experiment):
+    config = load_config(config_file(experiment.config))[0]
+    large, forcenet = experiment.model in ("dimenet_plus_plus", "forcenet"), experiment.model == "forcenet"
+    constant = (1e5 if forcenet else 1e4) if "rescaled" in experiment.variant else "none"
+    assert config["task"]["label_rescaling"] == constant
+    assert config["model"]["use_pbc"] == (experiment.protocol == "paper")
+    assert (config["model"].get("activation", "original") == "irelu") == ("irelu" in experiment.variant)
+    assert (config["model"].get("denormalize", "none") == "batch") == ("denorm" in experiment.variant)
+    optim = config["optim"]
+    assert (optim["optimizer"], optim["lr_initial"], optim["scheduler"]) == ("Adam", 1e-5 if forcenet else 1e-4, "Null")
+    assert (optim["batch_size"], optim["max_epochs"]) == (10 if large else 20, 50)
+    assert not config["outputs"]["forces"]["train_on_free_atoms"]
+    assert not config["outputs"]["forces"]["eval_on_free_atoms"]
+
+
+def test_configs_of_oc22_have_the_widths_of_md17():
+    with_graph = {"use_pbc", "otf_graph", "name", "activation", "conservative"}
+    for stem in (model.stem for model in MODELS.values()):
+        on_md17, on_oc22 = (load_config(config_file(f"{name}/{stem}"))[0]["model"] for name in ("md17", "oc22"))
+        assert {key: value for key, value in on_md17.items() if key not in with_graph} == {
+            key: value for key, value in on_oc22.items() if key not in with_graph
+        }
+
+
 def test_every_cell_of_tables_and_of_figure_2_has_the_papers_value():
-    for target in ("table1", "table7", "table8", "table9", "fig2"):
+    for target in ("table1", "table2", "table7", "table8", "table9", "fig2"):
         assert all(paper_value(experiment, target) for experiment in experiments_of(target))
+    # the records are of these runs; those with periodic images are shown beside them
+    assert all(paper_value(experiment, "table2") for experiment in ON_OC22)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +120,12 @@ def test_papers_values_are_those_printed_with_digits_cut(model, variant, molecul
     assert force <= value.force < force + 0.01
     assert value.printed_energy is None
     assert value.printed_force is None
+
+
+def test_papers_values_on_oc22():
+    value = paper_value(experiments_of("table2", models=["cgcnn"], variants=["original"])[0])
+    assert (value.energy, value.force, value.printed_energy) == (223.904, 0.324934, 233.90)
+    assert OC22.units == {"energy": "eV", "force": "eV/Å"}
 
 
 def test_papers_values_where_it_disagrees_with_itself():
@@ -128,17 +166,24 @@ def test_recommended_protocol_is_added_where_there_are_configs():
     added = set(experiments_of("table1", molecules=["ethanol"], with_recommended=True)) - set(experiments_of("table1"))
     assert {experiment.protocol for experiment in added} == {"recommended"}
     assert {(experiment.model, experiment.variant) for experiment in added} == {
-        (model, variant) for model in MODELS for variant in recommended_variants(model)
+        (model, variant) for model in MODELS for variant in recommended_variants(model, MD17)
     }
-    assert set(recommended_variants("schnet")) == {"original", "irelu"}
+    assert set(recommended_variants("schnet", MD17)) == {"original", "irelu"}
     for experiment in added:
-        assert load_config(CONFIGS / f"{experiment.config}.yml")[0]["task"]["reference_energy"] == "mean"
+        assert load_config(config_file(experiment.config))[0]["task"]["reference_energy"] == "mean"
+    on_oc22 = set(experiments_of("table2", with_recommended=True)) - set(experiments_of("table2"))
+    assert {experiment.config for experiment in on_oc22} == {
+        "oc22/schnet_recommended",
+        "oc22/schnet_irelu_recommended",
+    }
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target": "table2"}, "target table2 is unknown; choose from table1"),
+        ({"target": "table3"}, "target table3 is unknown; choose from table1"),
+        ({"target": "table1", "as_published": True}, "--as-published is for Table 2, on OC22; table1 is on molecules"),
+        ({"target": "table2", "molecules": ["ethanol"]}, "--molecule ethanol: table2 is on OC22; leave it out"),
         ({"target": "table1", "models": ["schnett"]}, "--model schnett is unknown; choose from schnet"),
         ({"target": "table1", "molecules": ["water"]}, "--molecule water is unknown; choose from aspirin"),
         ({"target": "table1", "variants": ["irelu+"]}, "--variant irelu+ is unknown"),

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from ocp_dc.errors import InputError
-from ocp_dc.experiments.definitions import Experiment
+from ocp_dc.experiments.definitions import Experiment, experiments_of
 from ocp_dc.experiments.report import add_report_arguments, print_table, run_report
 
 
@@ -195,7 +195,7 @@ def test_terminal_table(runs_of_table1, capsys):
 @pytest.mark.parametrize("form", ["md", "csv", "html", "png"])
 def test_nothing_run_yet(tmp_path, capsys, form):
     assert report(tmp_path, "--format", form) == 0
-    assert "There are no runs yet for table1, table7, table8, table9, fig1, fig2." in capsys.readouterr().out
+    assert "There are no runs yet for table1, table2, table7, table8, table9, fig1, fig2." in capsys.readouterr().out
     print_table(tmp_path, "table9")
     assert capsys.readouterr().out == "There are no runs yet for table9.\n"
 
@@ -203,3 +203,26 @@ def test_nothing_run_yet(tmp_path, capsys, form):
 def test_folder_that_does_not_exist(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: there is no such folder.*--out"):
         report(tmp_path / "nowhere")
+
+
+def test_table_2_tells_edges_with_images_from_the_papers_without(write_run, tmp_path):
+    (baseline, method) = experiments_of("table2", models=["cgcnn"])
+    write_run(baseline, energy=5.0, force=0.5, unit="eV")
+    write_run(method, energy=50 / 0.0433634, force=0.4 / 0.0433634)
+    for experiment in experiments_of("table2", models=["cgcnn"], as_published=True):
+        write_run(experiment, energy=6.0, force=0.6, unit="eV")
+    assert report(tmp_path, "--target", "all") == 0
+    text = (tmp_path / "report.md").read_text()
+    assert row(text, "Model", "Settings") == ["OC22"]
+    assert row(text, "CGCNN", "original") == ["**5.00** (223.90)<br>0.50 (0.32)"]
+    assert row(text, r"CGCNN\*", "irelu+denorm+rescaled") == ["50.00 (71.34) ✗<br>**0.40** (0.083) ✓"]
+    assert row(text, "CGCNN, as published: no periodic images", "original") == [
+        "**6.00** (223.90)<br>**0.60** (0.32)",
+    ]
+    assert "Energy MAE (eV) over force MAE (eV/Å)" in text
+    assert "Not run yet: SchNet, DimeNet++, ForceNet\n" in text
+    assert "CGCNN, OC22: the paper prints 233.9 for the energy, its record is 223.904." in text
+    report(tmp_path, "--format", "csv", "--target", "table2")
+    lines = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
+    assert {line["unit"] for line in lines} == {"eV", "eV/Å"}
+    assert {line["protocol"] for line in lines} == {"paper", "as_published"}

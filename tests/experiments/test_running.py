@@ -13,9 +13,9 @@ import pytest
 
 from ocp_dc.errors import InputError
 from ocp_dc.experiments import running
-from ocp_dc.experiments.locks import file_lock, is_locked
 from ocp_dc.experiments.records import last_logged_step, metrics_path, read_record, write_record
 from ocp_dc.experiments.running import default_jobs, run_all
+from ocp_dc.locks import file_lock, is_locked
 
 # appends its process id to `tries`, waits, and ends as experiment.json says, or else finishes
 FAKE_WORKER = """

@@ -3,16 +3,16 @@ from __future__ import annotations
 import pytest
 from fairchem.core.common.utils import load_config
 
-from ocp_dc.experiments.definitions import CONFIGS, MODELS, Experiment, experiments_of
+from ocp_dc.experiments.definitions import MD17, MODELS, OC22, Experiment, config_file, experiments_of
 from ocp_dc.experiments.plan import Run
-from ocp_dc.experiments.scales import NARROW, SCALES
-from ocp_dc.experiments.sources import Source
+from ocp_dc.experiments.scales import SCALES, WIDTHS
+from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source
 
-SAMPLE_CONFORMATIONS = 1_000
+SAMPLE_CONFORMATIONS = {MD17: 1_000, OC22: 400}
 
 
-def planned(experiment: Experiment, scale: str, tmp_path) -> Run:
-    return Run(experiment, SCALES[scale], Source(tmp_path), tmp_path)
+def planned(experiment: Experiment, scale: str, tmp_path, source: type = MoleculeSource) -> Run:
+    return Run(experiment, SCALES[scale, experiment.collection], source(tmp_path), tmp_path)
 
 
 def test_paper_scale_overrides_nothing_but_data_seed_and_beta(tmp_path):
@@ -37,19 +37,42 @@ def test_paper_scale_has_the_papers_sizes_and_steps(tmp_path):
     )
 
 
+def test_oc22_is_tested_on_frames_of_another_split(tmp_path):
+    experiment = experiments_of("table2", models=["forcenet"])[0]
+    run = planned(experiment, "paper", tmp_path, OC22Source)
+    assert run.sizes == {"train": 200_000, "val": 25_000}
+    assert run.steps == 1_000_000
+    assert run.source.test_split == "val"
+    run = planned(experiment, "smoke", tmp_path, FrameSource)
+    assert run.sizes == {"train": 100, "val": 20, "test": 20}
+    assert run.source.test_split == "test"
+
+
 def test_smaller_scales_keep_the_proportions_of_figure_2():
-    assert [SCALES["small"].sizes(size)["train"] for size in (50_000, 100_000, 200_000)] == [800, 1_600, 3_200]
-    assert [SCALES["smoke"].sizes(size)["train"] for size in (50_000, 100_000, 200_000)] == [100, 200, 400]
+    sizes = (50_000, 100_000, 200_000)
+    assert [SCALES["small", MD17].sizes(size, MD17)["train"] for size in sizes] == [800, 1_600, 3_200]
+    assert [SCALES["smoke", MD17].sizes(size, MD17)["train"] for size in sizes] == [100, 200, 400]
 
 
-def test_smaller_scales_fit_the_embedded_sample():
-    assert sum(SCALES["small"].sizes(50_000).values()) == SAMPLE_CONFORMATIONS
-    assert sum(SCALES["smoke"].sizes(200_000).values()) <= SAMPLE_CONFORMATIONS
+@pytest.mark.parametrize("collection", [MD17, OC22], ids=lambda collection: collection.name)
+def test_smaller_scales_fit_the_embedded_samples(collection):
+    for scale in ("small", "smoke"):
+        sizes = SCALES[scale, collection].sizes(collection.size, collection)
+        assert sum(sizes.values()) <= SAMPLE_CONFORMATIONS[collection]
 
 
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("model", MODELS)
-def test_smoke_narrows_settings_of_the_config(model):
-    settings = load_config(CONFIGS / f"{MODELS[model].stem}.yml")[0]["model"]
-    for key, value in NARROW[model].items():
-        assert value < settings[key]
-    assert SCALES["small"].overrides(model) == []
+def test_smaller_widths_narrow_settings_of_the_config(model, width):
+    for collection in (MD17, OC22):
+        settings = load_config(config_file(f"{collection.name}/{MODELS[model].stem}"))[0]["model"]
+        for key, value in WIDTHS[width].get(model, {}).items():
+            assert value < settings[key]
+    assert SCALES["small", MD17].overrides(model) == []
+
+
+def test_every_model_of_a_table_has_its_smaller_widths():
+    for target, scale in (("table1", "smoke"), ("table2", "smoke"), ("table2", "small")):
+        for experiment in experiments_of(target):
+            overrides = SCALES[scale, experiment.collection].overrides(experiment.model)
+            assert any(word.startswith("--model.") for word in overrides)

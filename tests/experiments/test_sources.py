@@ -13,7 +13,7 @@ import pytest
 from ocp_dc.datasets.md17 import sample_path
 from ocp_dc.errors import InputError
 from ocp_dc.experiments import sources
-from ocp_dc.experiments.sources import Source
+from ocp_dc.experiments.sources import MoleculeSource
 
 SIZES = {"train": 12, "val": 4, "test": 4}
 
@@ -34,8 +34,8 @@ def write_split(folder: Path, shift: int = 0) -> Path:
 
 
 def test_a_file_is_of_one_molecule_and_a_folder_of_any(tmp_path):
-    assert Source(sample_path()).only_molecule() == "ethanol"
-    assert Source(tmp_path).only_molecule() is None
+    assert MoleculeSource(sample_path()).only_molecule() == "ethanol"
+    assert MoleculeSource(tmp_path).only_molecule() is None
 
 
 def test_a_file_of_another_molecule_is_refused(tmp_path):
@@ -43,13 +43,13 @@ def test_a_file_of_another_molecule_is_refused(tmp_path):
     positions = np.random.default_rng(0).normal(size=(5, 3, 3)) * 3
     np.savez(file, E=np.zeros((5, 1)), F=np.zeros((5, 3, 3)), R=positions, z=np.array([8, 1, 1]), name="water")
     with pytest.raises(InputError, match=r"holds water, H2O; the paper's molecules are aspirin \(C9H8O4\)"):
-        Source(file).only_molecule()
+        MoleculeSource(file).only_molecule()
     with pytest.raises(InputError, match=r"none: there is no such file or folder"):
-        Source(tmp_path / "none").only_molecule()
+        MoleculeSource(tmp_path / "none").only_molecule()
 
 
 def test_converts_once(folder_with_ethanol, tmp_path, monkeypatch):
-    source = Source(folder_with_ethanol, split_seed=3)
+    source = MoleculeSource(folder_with_ethanol, split_seed=3)
     manifests = source.prepare("ethanol", SIZES, tmp_path / "data" / "ethanol")
     assert {name: manifest.count for name, manifest in manifests.items()} == SIZES
     assert manifests["train"].seed == 3
@@ -67,7 +67,9 @@ def test_several_at_once_convert_once(folder_with_ethanol, tmp_path, monkeypatch
     original = sources.convert
     monkeypatch.setattr(sources, "convert", convert)
     threads = [
-        threading.Thread(target=Source(folder_with_ethanol).prepare, args=("ethanol", SIZES, tmp_path / "data" / "e"))
+        threading.Thread(
+            target=MoleculeSource(folder_with_ethanol).prepare, args=("ethanol", SIZES, tmp_path / "data" / "e")
+        )
         for _ in range(4)
     ]
     for thread in threads:
@@ -83,12 +85,12 @@ def test_what_is_missing_is_downloaded_to_the_folder(tmp_path, monkeypatch):
         return Path(shutil.copy(sample_path(), folder / f"md17_{molecule}.npz"))
 
     monkeypatch.setattr(sources, "download", download)
-    source = Source(tmp_path / "downloads")
+    source = MoleculeSource(tmp_path / "downloads")
     assert source.prepare("ethanol", SIZES, tmp_path / "data" / "e")["val"].source_file == "md17_ethanol.npz"
 
 
 def test_a_conversion_outlives_its_source(folder_with_ethanol, tmp_path):
-    source = Source(folder_with_ethanol)
+    source = MoleculeSource(folder_with_ethanol)
     source.prepare("ethanol", SIZES, tmp_path / "data" / "e")
     (folder_with_ethanol / "md17_ethanol.npz").unlink()
     assert source.prepare("ethanol", SIZES, tmp_path / "data" / "e")["test"].count == 4
@@ -96,22 +98,22 @@ def test_a_conversion_outlives_its_source(folder_with_ethanol, tmp_path):
 
 def test_another_conversion_in_its_place_is_refused(folder_with_ethanol, tmp_path):
     data = tmp_path / "data" / "e"
-    Source(folder_with_ethanol).prepare("ethanol", SIZES, data)
+    MoleculeSource(folder_with_ethanol).prepare("ethanol", SIZES, data)
     with pytest.raises(InputError, match="other sizes"):
-        Source(folder_with_ethanol).prepare("ethanol", {**SIZES, "val": 5}, data)
+        MoleculeSource(folder_with_ethanol).prepare("ethanol", {**SIZES, "val": 5}, data)
     arrays = dict(np.load(sample_path()))
     np.savez(folder_with_ethanol / "md17_ethanol.npz", **{**arrays, "E": arrays["E"] + 1})
     with pytest.raises(InputError, match=r"was converted from another md17_ethanol.npz than .*choose another --out"):
-        Source(folder_with_ethanol).prepare("ethanol", SIZES, data)
+        MoleculeSource(folder_with_ethanol).prepare("ethanol", SIZES, data)
     shutil.rmtree(data / "test")
-    with pytest.raises(InputError, match="is not a conversion to train, val and test"):
-        Source(folder_with_ethanol).prepare("ethanol", SIZES, data)
+    with pytest.raises(InputError, match="is not a conversion to train, val, test"):
+        MoleculeSource(folder_with_ethanol).prepare("ethanol", SIZES, data)
 
 
 def test_given_splits_are_used_and_kept_apart(folder_with_ethanol, tmp_path):
     split_dir = tmp_path / "splits"
     write_split(split_dir / "ethanol")
-    source = Source(folder_with_ethanol, split_dir=split_dir)
+    source = MoleculeSource(folder_with_ethanol, split_dir=split_dir)
     sizes = source.sizes("ethanol", SIZES)
     assert sizes == {"train": 6, "val": 2, "test": 2}
     manifests = source.prepare("ethanol", sizes, tmp_path / "data" / "e")
@@ -120,13 +122,13 @@ def test_given_splits_are_used_and_kept_apart(folder_with_ethanol, tmp_path):
     rows = np.load(tmp_path / "data" / "e" / "train" / "metadata.npz")["source_index"]
     assert rows.tolist() == list(range(6))
 
-    other = Source(folder_with_ethanol, split_dir=write_split(tmp_path / "others" / "ethanol", shift=1).parent)
+    other = MoleculeSource(folder_with_ethanol, split_dir=write_split(tmp_path / "others" / "ethanol", shift=1).parent)
     with pytest.raises(InputError, match=re.escape(f"was not split by --split-dir {tmp_path / 'others'}")):
         other.prepare("ethanol", sizes, tmp_path / "data" / "e")
 
 
 def test_given_splits_of_a_single_file_may_lie_in_the_folder_itself(tmp_path):
     split_dir = write_split(tmp_path / "split")
-    assert Source(sample_path(), split_dir=split_dir).indices_dir("ethanol") == split_dir
+    assert MoleculeSource(sample_path(), split_dir=split_dir).indices_dir("ethanol") == split_dir
     with pytest.raises(InputError, match=r"split/ethanol: there is no such folder"):
-        Source(tmp_path, split_dir=split_dir).sizes("ethanol", SIZES)
+        MoleculeSource(tmp_path, split_dir=split_dir).sizes("ethanol", SIZES)

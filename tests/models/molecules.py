@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 
-def structure(pos: Tensor, atomic_numbers: Tensor, cell: float = 100.0, periodic: bool = False) -> Data:
+def structure(
+    pos: Tensor, atomic_numbers: Tensor, cell: float | Tensor = 100.0, periodic: bool | Sequence[bool] = False
+) -> Data:
     return Data(
         pos=pos.double(),
         atomic_numbers=atomic_numbers,
         natoms=len(pos),
         # the host's search for images takes float32 cells
-        cell=cell * torch.eye(3, dtype=torch.float32)[None],
-        pbc=torch.full((1, 3), periodic),
+        cell=(cell * torch.eye(3) if isinstance(cell, float) else cell).float()[None],
+        pbc=torch.as_tensor(periodic).expand(3)[None],
     )
 
 
@@ -30,7 +33,14 @@ def molecule(seed: int, natoms: int, **cell) -> Data:
 
 
 MOLECULES = (molecule(0, 9), molecule(1, 5), molecule(2, 12))
-CRYSTALS = (molecule(3, 4, cell=5.0, periodic=True), molecule(1, 5, cell=6.0, periodic=True))
+# no cell is as long as a model's cutoff, where rounding would decide on the edges
+CRYSTALS = (molecule(3, 4, cell=5.25, periodic=True), molecule(1, 5, cell=6.0, periodic=True))
+TRICLINIC = molecule(6, 4, cell=torch.tensor([[4.25, 0, 0], [0.5, 3.5, 0], [-0.75, 1, 4.5]]), periodic=True)
+# each atom sees several images of each other, and of itself
+THIN = molecule(7, 3, cell=torch.tensor([[2.5, 0, 0], [0.25, 3.5, 0], [0.5, -0.75, 4.75]]), periodic=True)
+SLAB = molecule(8, 4, cell=torch.tensor([[4.5, 0, 0], [-1.5, 3.25, 0], [0, 0, 0]]), periodic=(True, True, False))
+WIRE = molecule(9, 3, cell=torch.tensor([[0, 0, 0], [0, 0, 0], [0, 0.5, 3.75]]), periodic=(False, False, True))
+ONE_ATOM = structure(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([8]), cell=2.75, periodic=True)
 # its atoms are in line
 ACETYLENE = structure(
     torch.tensor([-1.66, -0.6, 0.6, 1.66]).double()[:, None] * torch.tensor([0.6, 0.0, 0.8]).double(),
@@ -42,6 +52,13 @@ def moved(data: Data, pos: Tensor) -> Data:
     other = copy.copy(data)
     other.pos = pos
     return other
+
+
+def supercell(data: Data, *repeats: int) -> Data:
+    offsets = torch.cartesian_prod(*(torch.arange(float(count)) for count in repeats)) @ data.cell[0]
+    pos = (data.pos + offsets[:, None]).reshape(-1, 3)
+    cell = data.cell[0] * torch.tensor(repeats)[:, None]
+    return structure(pos, data.atomic_numbers.repeat(len(offsets)), cell=cell, periodic=data.pbc[0])
 
 
 def batch_of(*structures: Data) -> Batch:

@@ -142,7 +142,7 @@ class TestFitting:
         assert made_of["model"] == {**model, **settings}
         assert (made_of["seed"], made_of["batches"], made_of["batch_size"]) == (3, 2, 10)
         (source,) = made_of["data"]
-        assert source["molecule"]
+        assert source["name"]
         assert len(source["sha256"]) == 64
 
     def test_scaled_variances_are_those_of_the_references(self, config, tmp_path, sample_data):

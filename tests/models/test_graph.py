@@ -1,9 +1,19 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from ase.neighborlist import neighbor_list
+from ase.spacegroup import crystal
 from fairchem.core.common.utils import radius_graph_pbc
+from molecules import CRYSTALS, SLAB, THIN, TRICLINIC, WIRE, batch_of
+from small_models import SCHNET
 from torch_geometric.data import Batch, Data
 
-from ocp_dc.models.graph import molecule_edges
+from ocp_dc.errors import InputError
+from ocp_dc.models.graph import molecule_edges, periodic_edges
 
 
 def edge_set(edge_index):
@@ -20,14 +30,12 @@ def test_edges_are_the_pairs_within_the_cutoff(positions):
     natoms = torch.tensor([len(p) for p in positions])
     edge_index, neighbors = molecule_edges(torch.cat(positions), natoms, cutoff=3.0, max_neighbors=50)
     expected, start = set(), 0
-    for molecule in positions:
-        for i in range(len(molecule)):
+    for atoms in positions:
+        for i in range(len(atoms)):
             expected |= {
-                (start + j, start + i)
-                for j in range(len(molecule))
-                if i != j and (molecule[i] - molecule[j]).norm() <= 3.0
+                (start + j, start + i) for j in range(len(atoms)) if i != j and (atoms[i] - atoms[j]).norm() <= 3.0
             }
-        start += len(molecule)
+        start += len(atoms)
     assert edge_set(edge_index) == expected
     assert len(expected) == edge_index.shape[1] == neighbors.sum()
     assert neighbors[1] == 0
@@ -47,3 +55,158 @@ def test_same_edges_as_the_host_without_images(positions, max_neighbors):
     assert neighbors.tolist() == host_neighbors.tolist()
     if max_neighbors == 3:
         assert edges[1].bincount().max() == 3
+
+
+def scattered(natoms, cell, pbc, spread=1.0):
+    """Atoms over ``spread`` cells in each direction, or Å where there is no lattice vector."""
+    atoms = Atoms(f"O{natoms}", cell=cell, pbc=pbc)
+    fractional = spread * (np.random.default_rng(natoms).random((natoms, 3)) - 0.5)
+    atoms.positions = fractional @ atoms.cell.complete()
+    return atoms
+
+
+STRUCTURES = {
+    "fcc": bulk("Cu", "fcc", a=3.6),
+    "rutile": crystal(
+        ["Ti", "O"], [(0, 0, 0), (0.3, 0.3, 0)], spacegroup=136, cellpar=[4.6, 4.6, 2.95, 90, 90, 90], pbc=True
+    ),
+    "slab": fcc111("Pt", (2, 2, 3), a=3.9, vacuum=7.0),
+    "slab_without_third_vector": scattered(7, [[4, 0, 0], [1, 5, 0], [0, 0, 0]], (True, True, False), spread=5),
+    "triclinic": scattered(5, [[4, 0, 0], [1.3, 5, 0], [-2.1, 0.7, 6]], True),
+    "thin": scattered(4, [[2.5, 0, 0], [0.4, 6, 0], [1, 1, 7]], True),
+    "one_atom": scattered(1, 2.3 * np.eye(3), True),
+    "wire": scattered(6, [[0, 0, 0], [0, 0, 0], [0, 1, 4]], (False, False, True), spread=6),
+    "molecule": molecule("CH3CH2OH"),
+    "atoms_outside": scattered(8, [[4, 0, 0], [1, 5, 0], [0.5, -1, 6]], (True, False, True), spread=7),
+    "anisotropic": scattered(12, [[2.9, 0, 0], [0, 21, 0], [7, 0, 33]], True),
+}
+CUTOFF = 4.7
+
+
+def fields(*structures, dtype=torch.float64):
+    return {
+        "pos": torch.tensor(np.concatenate([atoms.positions for atoms in structures]), dtype=dtype),
+        "cell": torch.tensor(np.stack([atoms.cell[:] for atoms in structures]), dtype=dtype),
+        "pbc": torch.tensor(np.stack([atoms.pbc for atoms in structures])),
+        "natoms": torch.tensor([len(atoms) for atoms in structures]),
+    }
+
+
+def edges_of(edge_index, cell_offsets):
+    """Sorted (i, j, offset)."""
+    sender, receiver = edge_index
+    assert torch.equal(cell_offsets, cell_offsets.round())
+    return sorted(zip(receiver.tolist(), sender.tolist(), map(tuple, cell_offsets.int().tolist()), strict=True))
+
+
+def ases_edges(*structures):
+    edges, start = [], 0
+    for atoms in structures:
+        i, j, offsets = neighbor_list("ijS", atoms, CUTOFF)
+        edges += zip((i + start).tolist(), (j + start).tolist(), map(tuple, offsets.tolist()), strict=True)
+        start += len(atoms)
+    return sorted(edges)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_same_edges_as_ase(name, dtype):
+    edge_index, cell_offsets, neighbors = periodic_edges(
+        **fields(STRUCTURES[name], dtype=dtype), cutoff=CUTOFF, max_neighbors=500
+    )
+    edges = edges_of(edge_index, cell_offsets)
+    assert edges == ases_edges(STRUCTURES[name])
+    assert neighbors.tolist() == [len(edges)]
+    assert len(edges) > 0
+
+
+def test_atoms_of_a_thin_cell_see_several_images():
+    sender, receiver = periodic_edges(**fields(STRUCTURES["thin"]), cutoff=CUTOFF, max_neighbors=500)[0]
+    images_of_others = torch.bincount((4 * receiver + sender)[sender != receiver])
+    assert images_of_others.max() >= 3
+    assert (sender == receiver).sum() >= 4 * 2
+
+
+def test_one_batch_of_every_periodicity():
+    structures = list(STRUCTURES.values())
+    edge_index, cell_offsets, neighbors = periodic_edges(**fields(*structures), cutoff=CUTOFF, max_neighbors=500)
+    assert edges_of(edge_index, cell_offsets) == ases_edges(*structures)
+    assert neighbors.tolist() == [len(ases_edges(atoms)) for atoms in structures]
+    periodic = torch.tensor(np.stack([atoms.pbc for atoms in structures])).repeat_interleave(neighbors, dim=0)
+    assert not cell_offsets[~periodic].any()
+
+
+UNIFORM = {
+    "bulks": ("fcc", "rutile", "triclinic", "thin", "one_atom", "anisotropic"),
+    "slabs": ("slab",),
+    "molecules": ("molecule",),
+}
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("max_neighbors", [7, 500])
+@pytest.mark.parametrize("kind", UNIFORM)
+def test_the_hosts_edges_in_the_hosts_order(kind, max_neighbors, strict):
+    structures = [STRUCTURES[name].copy() for name in UNIFORM[kind]]
+    for atoms in structures:
+        atoms.cell = atoms.cell.complete()
+        atoms.wrap()
+    batch = fields(*structures, dtype=torch.float32)
+    expected = radius_graph_pbc(SimpleNamespace(**batch), CUTOFF, max_neighbors, enforce_max_neighbors_strictly=strict)
+    for ours, hosts in zip(
+        periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=max_neighbors, strict=strict), expected, strict=True
+    ):
+        assert torch.equal(ours, hosts)
+    most = expected[0][1].bincount().max()
+    assert most == 7 if max_neighbors == 7 and strict else most > 7
+
+
+def neighbor_distances(atoms, **limits):
+    """(N, neighbors), sorted, of a crystal whose atoms have the same number of them."""
+    (sender, receiver), offsets, _ = periodic_edges(**fields(atoms), cutoff=CUTOFF, **limits)
+    vectors = atoms.positions[sender] - atoms.positions[receiver] + offsets.numpy() @ atoms.cell[:]
+    return np.sort(np.linalg.norm(vectors, axis=1).reshape(len(atoms), -1))
+
+
+def test_a_limit_that_is_not_strict_keeps_whole_shells():
+    # fcc has shells of 12, 6, 24, ...; the first beyond the limit is kept too
+    expected = np.array(3.6 * np.sqrt([0.5] * 12 + [1.0] * 6))
+    for repeats in ((1, 1, 1), (2, 1, 1), (1, 2, 2)):
+        copper = STRUCTURES["fcc"] * repeats
+        np.testing.assert_allclose(
+            neighbor_distances(copper, max_neighbors=15, strict=False), np.tile(expected, (len(copper), 1))
+        )
+        assert neighbor_distances(copper, max_neighbors=15, strict=True).shape == (len(copper), 15)
+
+
+def test_cells_that_cannot_be_used():
+    molecule_and_slab = fields(STRUCTURES["molecule"], STRUCTURES["slab_without_third_vector"])
+    molecule_and_slab["pbc"][1, 2] = True
+    with pytest.raises(InputError, match="structure 1 of the batch is periodic along lattice vector 3, which is zero"):
+        periodic_edges(**molecule_and_slab, cutoff=CUTOFF, max_neighbors=50)
+    flat = fields(STRUCTURES["triclinic"])
+    flat["cell"][0, 2] = flat["cell"][0, 0] - flat["cell"][0, 1]
+    with pytest.raises(InputError, match="structure 0 of the batch has no volume"):
+        periodic_edges(**flat, cutoff=CUTOFF, max_neighbors=50)
+
+
+class TestGraphOfAModel:
+    def test_data_without_pbc_is_periodic(self):
+        model, batch = SCHNET.build(use_pbc=True), batch_of(*CRYSTALS)
+        expected = model.generate_graph(batch)
+        del batch.pbc
+        graph = model.generate_graph(batch)
+        assert torch.equal(graph.edge_index, expected.edge_index)
+        assert graph.cell_offsets.any()
+
+    def test_one_structure_at_a_time(self):
+        batch = batch_of(TRICLINIC, SLAB, WIRE, THIN)
+        together, single = (
+            SCHNET.build(use_pbc=True, use_pbc_single=each).generate_graph(batch) for each in (False, True)
+        )
+        assert edges_of(single.edge_index, single.cell_offsets) == edges_of(together.edge_index, together.cell_offsets)
+        assert torch.equal(single.neighbors, together.neighbors)
+
+    def test_no_edges_to_read(self):
+        with pytest.raises(InputError, match=r"set model.otf_graph to True"):
+            SCHNET.build(use_pbc=True, otf_graph=False).generate_graph(batch_of(*CRYSTALS))

@@ -1,0 +1,166 @@
+"""What is in converted or convertible data, as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+from tqdm import tqdm
+
+from ocp_dc.datasets.lmdb import RecordFile
+from ocp_dc.datasets.manifest import (
+    LENGTH_UNIT,
+    AtomAccumulator,
+    AtomStatistics,
+    EdgeSettings,
+    LabelAccumulator,
+    LabelStatistics,
+    MoleculeManifest,
+    StructuresManifest,
+    read_manifest,
+)
+from ocp_dc.datasets.shard_tree import ShardFolder, labels_of, pbc_of
+from ocp_dc.datasets.splits import SPLIT_NAMES
+from ocp_dc.errors import InputError
+
+Column = dict[str, str]
+
+
+def lmdb_columns(path: Path, energy_unit: str, units_from: str) -> list[Column]:
+    """A column for each split of a folder, or for one split folder, or for one LMDB.
+
+    Args:
+        path: has the LMDBs in it, or in folders in it, or is one.
+        energy_unit, units_from: of LMDBs without a manifest.
+
+    Raises:
+        InputError: there are none, or they are damaged.
+    """
+    splits = _split_folders(path)
+    manifests = [read_manifest(split) for split in splits]
+    if all(manifests):
+        return [describe_manifest(manifest) for manifest in manifests]
+    return [_describe_records(ShardFolder.open(split), energy_unit, units_from) for split in splits]
+
+
+def describe_manifest(manifest: MoleculeManifest | StructuresManifest) -> Column:
+    """The column of a converted split."""
+    if manifest.split_method == "random":
+        drawn = f"random, seed {manifest.seed}"
+    else:
+        drawn = f"given by {', '.join(manifest.split_files)}"
+    what = _describe_structures if isinstance(manifest, StructuresManifest) else _describe_molecule_manifest
+    return {
+        "split": manifest.split,
+        "conformations": f"{manifest.count:,} of {manifest.source_count:,}",
+        "drawn": drawn,
+        **what(manifest),
+        "theory": manifest.theory,
+        **describe_labels(manifest.labels, manifest.energy_unit, manifest.units_from),
+        "source": manifest.source_file,
+        "source sha256": manifest.source_sha256[:16] + "…",
+    }
+
+
+def describe_molecule(name: str, formula: str, natoms: int) -> Column:
+    """The rows that say which molecule it is."""
+    return {"molecule": name, "composition": formula, "atoms": f"{natoms}"}
+
+
+def describe_atoms(atoms: AtomStatistics) -> Column:
+    """The rows that say what structures consist of."""
+    sizes = dict.fromkeys((atoms.natoms_min, atoms.natoms_max))
+    return {
+        "elements": ", ".join(chemical_symbols[number] for number in atoms.elements),
+        "atoms": " to ".join(str(size) for size in sizes),
+        "fixed atoms": f"{atoms.fixed_atoms:,} of {atoms.atoms:,}",
+        "periodic along": ", ".join(f"{name}: {count:,}" for name, count in atoms.periodic_along.items()),
+    }
+
+
+def describe_labels(labels: LabelStatistics, energy_unit: str, units_from: str) -> Column:
+    """The rows of the labels."""
+    force_unit = f"{energy_unit}/{LENGTH_UNIT}"
+    return {
+        "units": f"{energy_unit}, {LENGTH_UNIT}, {force_unit}",
+        "units from": units_from,
+        f"energy mean ({energy_unit})": f"{labels.energy_mean:,.4f}",
+        f"energy std ({energy_unit})": f"{labels.energy_std:,.4f}",
+        f"energy min ({energy_unit})": f"{labels.energy_min:,.4f}",
+        f"energy max ({energy_unit})": f"{labels.energy_max:,.4f}",
+        f"mean |force| ({force_unit})": f"{labels.mean_abs_force:,.4f}",
+        f"max |force| ({force_unit})": f"{labels.max_abs_force:,.4f}",
+        "max |label|": f"{labels.max_abs_label:,.4f}",
+        "C (Eq. 4)": f"{labels.rescaling_constant:g}",
+    }
+
+
+def table(columns: Sequence[Column]) -> str:
+    """Labels down, columns across; a value that all columns share is printed once."""
+    label_width = max(map(len, columns[0]))
+    rows = {label: [column[label] for column in columns] for label in columns[0]}
+    differing = [values for values in rows.values() if len(set(values)) > 1]
+    widths = [max(map(len, values)) for values in zip(*differing, strict=True)]
+    lines = []
+    for label, values in rows.items():
+        if values in differing:
+            cells = [value.rjust(width) for value, width in zip(values, widths, strict=True)]
+        else:
+            cells = values[:1]
+        lines.append("  ".join([label.ljust(label_width), *cells]))
+    return "\n".join(lines)
+
+
+def _split_folders(path: Path) -> list[Path]:
+    if not path.is_dir() or any(path.glob("*.lmdb")):
+        return [path]
+    folders = {file.parent for file in path.glob("*/*.lmdb")}
+    known = {name: order for order, name in enumerate(SPLIT_NAMES)}
+    return sorted(folders, key=lambda folder: (known.get(folder.name, len(known)), folder.name)) or [path]
+
+
+def _describe_molecule_manifest(manifest: MoleculeManifest) -> Column:
+    return describe_molecule(manifest.molecule, manifest.formula, len(manifest.atomic_numbers))
+
+
+def _describe_structures(manifest: StructuresManifest) -> Column:
+    return {
+        "collection": manifest.collection,
+        "shards": f"{manifest.shards:,}",
+        **describe_atoms(manifest.atoms),
+        "stored edges": _describe_edges(manifest.edges),
+    }
+
+
+def _describe_edges(edges: EdgeSettings | None) -> str:
+    if edges is None:
+        return "none"
+    return f"within {edges.cutoff:g} {LENGTH_UNIT}, at most {edges.max_neighbors} to an atom"
+
+
+def _describe_records(folder: ShardFolder, energy_unit: str, units_from: str) -> Column:
+    """LMDBs in the host's format that have no manifest."""
+    if not folder.count:
+        raise InputError(f"{folder.path} holds no records; give another, or convert the data again")
+    labels, atoms, with_edges = LabelAccumulator(), AtomAccumulator(), 0
+    with tqdm(total=folder.count, desc=folder.path.name, unit="record") as progress:
+        for file in folder.files:
+            with RecordFile(file) as records:
+                for row in range(len(records)):
+                    graph = records[row]
+                    energy, forces = labels_of(f"{file}: record {row}", graph)
+                    labels.add(np.array([energy]), forces)
+                    numbers = np.asarray(graph.atomic_numbers).astype(np.int64)
+                    atoms.add(numbers, np.asarray(graph.get("fixed", np.zeros(0))), pbc_of(graph))
+                    with_edges += graph.get("edge_index") is not None
+                    progress.update()
+    return {
+        "file": str(folder.path),
+        "conformations": f"{folder.count:,}",
+        "shards": f"{len(folder.files):,}",
+        **describe_atoms(atoms.statistics()),
+        "stored edges": f"in {with_edges:,}",
+        **describe_labels(labels.statistics(), energy_unit, units_from),
+    }

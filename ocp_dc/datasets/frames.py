@@ -1,0 +1,173 @@
+"""Labelled frames of ASE trajectories, extended XYZ files and ASE databases, in eV and Å, which are ASE's units."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+
+import ase.db
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.constraints import FixAtoms
+from ase.geometry import wrap_positions
+from ase.io.trajectory import TrajectoryReader
+
+from ocp_dc.datasets.structures import Structure, check_structure, completed_cell
+from ocp_dc.errors import InputError
+
+THEORY_NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class FrameFile:
+    """A file of frames, read one by one.
+
+    Attributes:
+        path: the file.
+        layout: ``ASE trajectory``, ``extxyz`` or ``ASE database``.
+        count: number of frames.
+        theory: the ``method`` in the description of an ASE trajectory, else ``not stated``.
+        read: gives a frame by its number, from 0.
+    """
+
+    path: Path
+    layout: str
+    count: int
+    read: Callable[[int], Atoms]
+    theory: str = THEORY_NOT_STATED
+    _other_constraints: set[str] = field(default_factory=set)
+
+    def structure(self, row: int, fid: int) -> Structure:
+        """A frame, checked, its atoms wrapped into the cell as the host's own converters do.
+
+        Its ``sid`` is the name of the file without its ending.
+
+        Args:
+            row: its number in the file.
+            fid: its number in the collection.
+
+        Raises:
+            InputError: naming file and frame; see :func:`~ocp_dc.datasets.structures.check_structure`.
+        """
+        where = f"{self.path}: frame {row}"
+        try:
+            atoms = self.read(row)
+        except Exception as error:  # readers of damaged files raise anything
+            raise InputError(f"{where} cannot be read: {error}") from error
+        energy, forces = _labels(where, atoms)
+        structure = Structure(
+            atomic_numbers=atoms.numbers,
+            positions=atoms.positions,
+            cell=completed_cell(atoms.cell.array, atoms.pbc, atoms.positions),
+            pbc=atoms.pbc,
+            tags=atoms.get_tags(),
+            fixed=self._fixed(where, atoms),
+            energy=energy,
+            forces=forces,
+            sid=self.path.stem,
+            fid=fid,
+        )
+        check_structure(where, structure)
+        return replace(structure, positions=wrap_positions(atoms.positions, structure.cell, pbc=atoms.pbc, eps=0))
+
+    def _fixed(self, where: str, atoms: Atoms) -> np.ndarray:
+        fixed = np.zeros(len(atoms), np.int32)
+        for constraint in atoms.constraints:
+            kind = type(constraint).__name__
+            if isinstance(constraint, FixAtoms):
+                fixed[constraint.get_indices()] = 1
+            elif kind not in self._other_constraints:
+                self._other_constraints.add(kind)
+                logging.warning(f"{where} has a constraint {kind}; only FixAtoms is kept, its atoms count as free")
+        return fixed
+
+
+def open_frames(path: str | Path) -> FrameFile:
+    """Opens an ASE trajectory (``.traj``), an extended XYZ file (``.xyz``, ``.extxyz``) or an ASE database (``.db``).
+
+    Raises:
+        InputError: the file is missing, empty, damaged or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    if path.suffix.lower() not in _OPENERS:
+        raise InputError(f"{path}: only {', '.join(_OPENERS)} files of structures are read; convert it with ASE")
+    try:
+        frames = _OPENERS[path.suffix.lower()](path)
+    except InputError:
+        raise
+    except Exception as error:  # readers of damaged files raise anything
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not frames.count:
+        raise InputError(f"{path} is empty; give a file with at least one frame")
+    return frames
+
+
+def _open_trajectory(path: Path) -> FrameFile:
+    reader = TrajectoryReader(path)
+    theory = (reader.description or {}).get("method", THEORY_NOT_STATED)
+    return FrameFile(path, "ASE trajectory", len(reader), reader.__getitem__, str(theory))
+
+
+def _open_database(path: Path) -> FrameFile:
+    database = ase.db.connect(path)
+    ids = [row.id for row in database.select(columns=["id"], include_data=False)]
+    return FrameFile(path, "ASE database", len(ids), lambda row: database.get_atoms(id=ids[row]))
+
+
+def _open_xyz(path: Path) -> FrameFile:
+    offsets = _frame_offsets(path)
+
+    def read(row: int) -> Atoms:
+        with path.open("rb") as stream:
+            stream.seek(offsets[row])
+            text = stream.read(offsets[row + 1] - offsets[row]).decode("utf-8")
+        return ase.io.read(StringIO(text), format="extxyz")
+
+    return FrameFile(path, "extxyz", len(offsets) - 1, read)
+
+
+def _frame_offsets(path: Path) -> list[int]:
+    """Where each frame starts, in bytes, and where the last one ends."""
+    offsets = [0]
+    with path.open("rb") as stream:
+        for line in iter(stream.readline, b""):
+            if not line.strip():
+                continue
+            where = f"{path}: frame {len(offsets) - 1}"
+            try:
+                natoms = int(line)
+            except ValueError:
+                raise InputError(f"{where} starts with {line[:40]!r}, not with its number of atoms") from None
+            lines = sum(1 for _ in islice(stream, natoms + 1)) if natoms > 0 else 0
+            if lines < natoms + 1:
+                raise InputError(f"{where} is cut short or has no atoms; {natoms} were announced")
+            offsets.append(stream.tell())
+    return offsets
+
+
+def _labels(where: str, atoms: Atoms) -> tuple[float, np.ndarray]:
+    try:
+        return (
+            float(atoms.get_potential_energy(apply_constraint=False)),
+            atoms.get_forces(apply_constraint=False),
+        )
+    except (PropertyNotImplementedError, RuntimeError) as error:
+        raise InputError(
+            f"{where} has no energy or no forces ({error}); they must be there under these names, as ASE keeps them"
+        ) from error
+
+
+_OPENERS = {
+    ".traj": _open_trajectory,
+    ".xyz": _open_xyz,
+    ".extxyz": _open_xyz,
+    ".db": _open_database,
+}

@@ -3,9 +3,9 @@
 
     python scripts/estimate_memory.py --config-yml configs/oc22/gemnet_t.yml --atoms 80 --gigabytes 80
 
-One training step (energy, forces, loss, backward) of one structure runs on the CPU while every tensor that PyTorch keeps
-for a backward pass is counted, each storage once. The estimate is that sum times the batch size, plus four times the
-parameters (weights, gradients, Adam's two averages). What kernels need while they run, and what the allocator loses
+One training step (energy, forces, loss, backward) of one structure runs on the CPU while every tensor that PyTorch
+keeps for a backward pass is counted, each storage once. The estimate is that sum times the batch size, plus four times
+the parameters (weights, gradients, Adam's two averages). What kernels need while they run, and what the allocator loses
 to fragments, comes on top: --margin (a fifth by default) is left free for it.
 
 The structure is a rock-salt crystal of about --atoms atoms, all of them with as many neighbours as the config's limit.
@@ -31,8 +31,11 @@ GIGABYTE = 2**30
 
 def crystal(atoms: int) -> Batch:
     """MgO of about ``atoms`` atoms, distorted so that no distances are equal."""
-    cubes = max(1, round((atoms / 8) ** (1 / 3)))
-    structure = bulk("MgO", "rocksalt", a=4.21, cubic=True).repeat((cubes, cubes, max(1, round(atoms / 8 / cubes**2))))
+    cells = max(1, round(atoms / 8))
+    depth = max(divisor for divisor in range(1, cells + 1) if cells % divisor == 0 and divisor**3 <= cells)
+    layer = cells // depth
+    width = max(divisor for divisor in range(1, layer + 1) if layer % divisor == 0 and divisor**2 <= layer)
+    structure = bulk("MgO", "rocksalt", a=4.21, cubic=True).repeat((depth, width, layer // width))
     structure.rattle(0.05, seed=0)
     graph = Data(
         pos=torch.tensor(structure.positions, dtype=torch.float32),
@@ -85,15 +88,13 @@ def main() -> None:
     room = options.gigabytes * GIGABYTE * (1 - options.margin) - fixed
     size = config["optim"]["batch_size"]
     needed = (fixed + size * per_structure) / GIGABYTE
+    fitting = f"{int(room // per_structure)} structures, {options.margin:.0%} left free"
     rows = [
         ("structure", f"{int(batch.natoms)} atoms, {edges:,} edges"),
         ("parameters", f"{parameters:,}: {fixed / GIGABYTE:.2f} GiB with gradients and Adam's averages"),
         ("kept per structure", f"{per_structure / GIGABYTE:.2f} GiB"),
         (f"batch of {size}", f"{needed:.1f} GiB"),
-        (
-            f"fit in {options.gigabytes:g} GiB",
-            f"{int(room // per_structure)} structures, {options.margin:.0%} left free",
-        ),
+        (f"fit in {options.gigabytes:g} GiB", fitting),
     ]
     for name, value in rows:
         print(f"{name:<20}{value}")

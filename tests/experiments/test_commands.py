@@ -115,7 +115,10 @@ def test_table_2_is_planned_with_and_without_periodic_images(reproduce):
     ("arguments", "message"),
     [
         (("table2",), "--data is missing: for table2 give the folder of OC22's S2EF-total LMDBs"),
-        (("table2", "--molecule", "ethanol"), "--molecule ethanol: table2 is on OC22; leave it out"),
+        (
+            ("table2", "--scale", "smoke", "--molecule", "ethanol"),
+            "--molecule ethanol: table2 is on OC22; leave it out",
+        ),
         (("table1", "--as-published"), "--as-published is for Table 2"),
         (("table1", "--data", "none"), "none: there is no such file or folder"),
         (("table1", *SMOKE, "--molecule", "aspirin"), "holds ethanol; give other --data"),
@@ -145,6 +148,19 @@ def test_a_file_with_too_few_conformations_is_an_error(reproduce, tmp_path):
 
 
 # --- running ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_table_2_on_the_sample_of_oxide_slabs(reproduce, tmp_path):
+    arguments = ("table2", "--scale", "smoke", "--model", "schnet", "--variant", "original", "--out", "out")
+    status, printed, _ = reproduce(*arguments)
+    assert status == 0
+    assert "Energy MAE (eV) over force MAE (eV/Å)" in printed
+    assert "GFN1-xTB" in printed
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    result = read_record(folder / "result.json")
+    assert (result["status"], result["energy_unit"], result["conformations"]) == ("finished", "eV", 20)
+    errors, _ = evaluate(checkpoint_path(folder), tmp_path / "out" / "data" / "oc22-100-s0" / "test", 7, cpu=True)
+    assert errors.force_mae == pytest.approx(result["force_mae"], rel=1e-5)
 
 
 def start(out: Path, *arguments: object) -> subprocess.Popen:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from ocp_dc.datasets.md17 import sample_path
+from ocp_dc.datasets.oc22 import convert_structures, oxide_sample_path
 from ocp_dc.errors import InputError
 from ocp_dc.experiments import sources
-from ocp_dc.experiments.sources import MoleculeSource
+from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source
 
 SIZES = {"train": 12, "val": 4, "test": 4}
 
@@ -132,3 +133,34 @@ def test_given_splits_of_a_single_file_may_lie_in_the_folder_itself(tmp_path):
     assert MoleculeSource(sample_path(), split_dir=split_dir).indices_dir("ethanol") == split_dir
     with pytest.raises(InputError, match=r"split/ethanol: there is no such folder"):
         MoleculeSource(tmp_path, split_dir=split_dir).sizes("ethanol", SIZES)
+
+
+def test_oc22_is_drawn_from_its_folders(tmp_path):
+    convert_structures([oxide_sample_path()], tmp_path / "OC22", sizes={"train": 30, "val": 10}, seed=0)
+    (tmp_path / "OC22" / "val").rename(tmp_path / "OC22" / "val_ood")
+    source = OC22Source(tmp_path / "OC22")
+    of_scale = {"train": 12, "val": 3, "test": 5}
+    sizes = source.sizes("oc22", of_scale)
+    assert sizes == {"train": 12, "val": 5}
+    manifests = source.prepare("oc22", sizes, tmp_path / "data" / "oc22")
+    assert {name: manifest.count for name, manifest in manifests.items()} == sizes
+    assert manifests["val"].source_file == "OC22/val_ood"
+    assert source.prepare("oc22", sizes, tmp_path / "data" / "oc22") == manifests
+
+    write_split(tmp_path / "indices")
+    given = OC22Source(tmp_path / "OC22", split_dir=tmp_path / "indices")
+    assert given.sizes("oc22", of_scale) == {"train": 6, "val": 2}
+    with pytest.raises(InputError, match="has splits of other sizes"):
+        given.prepare("oc22", {"train": 6, "val": 2}, tmp_path / "data" / "oc22")
+
+
+def test_frames_of_another_file_are_not_mistaken(tmp_path):
+    shutil.copy(oxide_sample_path(), tmp_path / "frames.traj")
+    manifests = FrameSource(tmp_path / "frames.traj").prepare("oc22", SIZES, tmp_path / "data" / "oc22")
+    assert manifests["train"].theory.startswith("GFN1-xTB")
+    with (tmp_path / "frames.traj").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"was converted from another frames\.traj"):
+        FrameSource(tmp_path / "frames.traj").prepare("oc22", SIZES, tmp_path / "data" / "oc22")
+    with pytest.raises(InputError, match=r"none: there is no such file or folder; name .* the folder of OC22's"):
+        OC22Source(tmp_path / "none").prepare("oc22", {"train": 1, "val": 1}, tmp_path / "data" / "other")

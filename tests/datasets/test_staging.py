@@ -27,6 +27,8 @@ def start_conversion_that_stalls(source, out, monkeypatch):
 
     def add_and_stall(writer, conformations):
         add(writer, conformations)
+        # what a shell starts in the background ignores Ctrl-C, and so do the tests there
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         stalled.set()
         time.sleep(60)
 

@@ -16,21 +16,27 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import ase.io
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import Calculator
 from ase.constraints import FixCom
-from ase.md.langevin import Langevin
+from sample_generation import (
+    INSTALL,
+    SampleError,
+    check_absent,
+    check_positive,
+    check_same_settings,
+    langevin_dynamics,
+    run_script,
+    run_tasks,
+)
 from tqdm import tqdm
 
 HARTREE = 627.5094740631  # kcal/mol, CODATA 2018
@@ -38,11 +44,6 @@ BOHR = 0.529177210903  # Å, CODATA 2018
 FITTING_BASIS = "def2-universal-jkfit"  # for every functional; PySCF's own choice shifts energies by 0.1 kcal/mol
 SCF_TOLERANCE = 1e-8  # Hartree
 SCF_CYCLES = 100
-INSTALL = 'install it with: pip install "ocp_dc[sample]"'
-
-
-class SampleError(Exception):
-    """What the user can put right; shown without a traceback."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,7 @@ def check_electrons(atoms: Atoms, charge: int, spin: int) -> None:
 
 def check_schedule(options: argparse.Namespace) -> int:
     """Steps from one frame to the next."""
-    for key in ("frames", "temperature", "timestep", "interval", "friction", "jobs"):
-        if getattr(options, key) <= 0:
-            raise SampleError(f"--{key} {getattr(options, key)} is not positive")
+    check_positive(options, "frames", "temperature", "timestep", "interval", "friction", "jobs")
     steps = round(options.interval / options.timestep)
     if steps < 1 or abs(steps * options.timestep - options.interval) > 1e-9:
         raise SampleError(f"--interval {options.interval} is not a whole number of --timestep {options.timestep}")
@@ -121,16 +120,7 @@ def simulate(atoms: Atoms, calculator: Calculator, steps: int, options: argparse
     atoms.calc = calculator
     atoms.set_constraint(FixCom())
     rng = np.random.default_rng(options.seed)
-    maxwell_boltzmann = np.sqrt(units.kB * options.temperature * atoms.get_masses())[:, None]
-    atoms.set_momenta(maxwell_boltzmann * rng.standard_normal((len(atoms), 3)))
-    dynamics = Langevin(
-        atoms,
-        timestep=options.timestep * units.fs,
-        temperature_K=options.temperature,
-        friction=options.friction / units.fs,
-        fixcm=False,
-        rng=rng,
-    )
+    dynamics = langevin_dynamics(atoms, options.temperature, options.timestep, options.friction, rng)
     dynamics.run(options.equilibrate)
     trajectory = np.empty((options.frames, len(atoms), 3))
     for frame in tqdm(trajectory, desc="dynamics", unit="frame"):
@@ -149,13 +139,7 @@ def save_npz(path: Path, **arrays) -> None:
 
 def load_trajectory(path: Path, settings: dict) -> np.ndarray:
     with np.load(path) as kept:
-        earlier = json.loads(str(kept["settings"]))
-        differing = [f"{key} was {earlier[key]}, is {now}" for key, now in settings.items() if earlier[key] != now]
-        if differing:
-            raise SampleError(
-                f"{path.parent} holds a run with other settings ({'; '.join(differing)}); "
-                "repeat those to continue it, or delete the directory"
-            )
+        check_same_settings(path.parent, json.loads(str(kept["settings"])), settings)
         return kept["R"]
 
 
@@ -178,20 +162,7 @@ def label_trajectory(
     frames = zip(trajectory, paths, strict=True)
     tasks = [(label, numbers, positions, path) for positions, path in frames if not path.exists()]
     with tqdm(total=len(paths), initial=len(paths) - len(tasks), desc="labels", unit="frame") as bar:
-        if jobs == 1:
-            for task in tasks:
-                label_frame(*task)
-                bar.update()
-            return paths
-        # Read by the workers' OpenMP at start. They are spawned: OpenMP does not survive a fork.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-        executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-        try:
-            for done in as_completed([executor.submit(label_frame, *task) for task in tasks]):
-                done.result()
-                bar.update()
-        finally:
-            executor.shutdown(cancel_futures=True)
+        run_tasks(label_frame, tasks, jobs, bar)
     return paths
 
 
@@ -206,8 +177,7 @@ def generate(
         SampleError: the output exists, or the molecule, the settings, an SCF or a missing package stand in the way.
     """
     out = Path(options.out)
-    if out.exists() and not options.overwrite:
-        raise SampleError(f"{out} exists; --overwrite replaces it")
+    check_absent(out, options.overwrite)
     atoms = read_molecule(options.molecule)
     check_electrons(atoms, options.charge, options.spin)
     steps = check_schedule(options)
@@ -263,10 +233,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    try:
-        generate(parse_options())
-    except SampleError as error:
-        raise SystemExit(f"error: {error}") from error
+    run_script(lambda: generate(parse_options()))
 
 
 if __name__ == "__main__":

@@ -19,25 +19,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import ase.io
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.build import molecule, surface
 from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io.trajectory import TrajectoryWriter
-from ase.md.langevin import Langevin
 from ase.spacegroup import crystal
+from sample_generation import (
+    INSTALL,
+    SampleError,
+    check_absent,
+    check_positive,
+    check_same_settings,
+    langevin_dynamics,
+    run_script,
+    run_tasks,
+)
 from tqdm import tqdm
 
 METHOD = "GFN1-xTB at the Γ point (tblite), electronic temperature 300 K"
@@ -48,11 +54,6 @@ ACCURACY = 0.01  # tblite's; forces then agree with finite differences of the en
 SCF_CYCLES = 500
 CLOSEST = 0.7  # Å, less than any bond here
 ADSORBED = 4.0  # Å from the adsorbate to the slab, atom to atom
-INSTALL = 'install it with: pip install "ocp_dc[sample]"'
-
-
-class SampleError(Exception):
-    """What the user can put right; shown without a traceback."""
 
 
 def rocksalt(a: float, metal: str) -> Atoms:
@@ -170,16 +171,7 @@ def simulate(name: str, calculator: Calculator, options: argparse.Namespace) -> 
     atoms.set_masses(np.where(atoms.numbers == 1, TRITIUM, atoms.get_masses()))
     rng = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
     temperatures = np.linspace(*options.temperature, options.frames_per_system)
-    maxwell_boltzmann = np.sqrt(units.kB * temperatures[0] * atoms.get_masses())[:, None]
-    atoms.set_momenta(maxwell_boltzmann * rng.standard_normal((len(atoms), 3)))
-    dynamics = Langevin(
-        atoms,
-        timestep=options.timestep * units.fs,
-        temperature_K=temperatures[0],
-        friction=options.friction / units.fs,
-        fixcm=False,
-        rng=rng,
-    )
+    dynamics = langevin_dynamics(atoms, temperatures[0], options.timestep, options.friction, rng)
     for temperature in temperatures:
         dynamics.set_temperature(temperature_K=temperature)
         dynamics.run(options.steps)
@@ -217,20 +209,7 @@ def generate_systems(folder: Path, make_calculator: Callable[[], Calculator], op
     paths = {name: folder / f"{name}.traj" for name in options.systems}
     missing = [(name, path, make_calculator, options) for name, path in paths.items() if not path.exists()]
     with tqdm(total=len(paths), initial=len(paths) - len(missing), desc="systems", unit="system") as bar:
-        if options.jobs == 1:
-            for task in missing:
-                generate_system(*task)
-                bar.update()
-            return
-        # Read by the workers' OpenMP at start. They are spawned: OpenMP does not survive a fork.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
-        executor = ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"))
-        try:
-            for done in as_completed([executor.submit(generate_system, *task) for task in missing]):
-                done.result()
-                bar.update()
-        finally:
-            executor.shutdown(cancel_futures=True)
+        run_tasks(generate_system, missing, options.jobs, bar)
 
 
 def open_folder(folder: Path, settings: dict) -> None:
@@ -239,19 +218,11 @@ def open_folder(folder: Path, settings: dict) -> None:
     if not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(settings))
-    earlier = json.loads(kept.read_text())
-    differing = [f"{key} was {earlier[key]}, is {now}" for key, now in settings.items() if earlier[key] != now]
-    if differing:
-        raise SampleError(
-            f"{folder} holds a run with other settings ({'; '.join(differing)}); "
-            "repeat those to continue it, or delete the directory"
-        )
+    check_same_settings(folder, json.loads(kept.read_text()), settings)
 
 
 def check_options(options: argparse.Namespace) -> None:
-    for key in ("frames_per_system", "timestep", "steps", "friction", "jobs"):
-        if getattr(options, key) <= 0:
-            raise SampleError(f"--{key.replace('_', '-')} {getattr(options, key)} is not positive")
+    check_positive(options, "frames_per_system", "timestep", "steps", "friction", "jobs")
     if min(options.temperature) <= 0:
         raise SampleError(f"--temperature {' '.join(f'{kelvin:g}' for kelvin in options.temperature)} is not positive")
     if len(set(options.systems)) < len(options.systems):
@@ -267,8 +238,7 @@ def generate(options: argparse.Namespace, make_calculator: Callable[[], Calculat
         SampleError: the output exists, or the settings, a geometry, an SCF or a missing package stand in the way.
     """
     out = Path(options.out)
-    if out.exists() and not options.overwrite:
-        raise SampleError(f"{out} exists; --overwrite replaces it")
+    check_absent(out, options.overwrite)
     check_options(options)
     make_calculator()  # a missing package fails here, before anything is written
     kept_apart = ("out", "systems", "jobs", "overwrite")
@@ -300,10 +270,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    try:
-        generate(parse_options())
-    except SampleError as error:
-        raise SystemExit(f"error: {error}") from error
+    run_script(lambda: generate(parse_options()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The sample generator with stand-ins for GFN2-xTB (a spring network) and for PySCF."""
 
-import importlib.util
+import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,8 @@ BOHR_IN_ANGSTROM = 0.529177210903
 
 @pytest.fixture
 def script(monkeypatch):
-    spec = importlib.util.spec_from_file_location("generate_sample_md17", SCRIPTS / "generate_sample_md17.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("generate_sample_md17")
 
 
 @dataclass
@@ -149,7 +146,6 @@ def test_refuses_to_continue_with_other_settings(script, tmp_path):
 
 
 def test_several_processes_give_the_same_file(script, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)  # the workers import the script by its name
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone = run(script, tmp_path / "alone.npz")
     together = run(script, tmp_path / "together.npz", "--jobs", "2")

@@ -1,6 +1,6 @@
 """The generator of the oxide sample with springs in place of GFN1-xTB, and the file it made for the package."""
 
-import importlib.util
+import importlib
 import sys
 from collections import Counter
 from pathlib import Path
@@ -29,11 +29,8 @@ LIFT = np.array([0, 0, 0.01])  # Å
 
 @pytest.fixture
 def script(monkeypatch):
-    spec = importlib.util.spec_from_file_location("generate_sample_oxides", SCRIPTS / "generate_sample_oxides.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("generate_sample_oxides")
 
 
 class Tethers(Calculator):
@@ -202,7 +199,6 @@ def test_refuses_to_continue_with_other_settings(script, tmp_path):
 
 
 def test_several_processes_give_the_same_file(script, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)  # the workers import the script by its name
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run(script, tmp_path / "alone.traj")
     run(script, tmp_path / "together.traj", "--jobs", "2")

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ocp_dc.datasets.manifest import ENERGY_UNITS_IN_EV, read_manifest
 from ocp_dc.errors import InputError
+from ocp_dc.files import replace_text
 from ocp_dc.trainers import DerivativeConstrainedTrainer
 from ocp_dc.trainers.checkpoints import read_checkpoint
 
@@ -200,6 +201,4 @@ def _dataset(data: Path) -> LmdbDataset:
 def write_result(path: Path, errors: TestErrors, checkpoint: str | Path, data: str | Path) -> None:
     """`result.json`: the test errors, with what was evaluated on what."""
     record = {"checkpoint": str(checkpoint), "data": str(data), **asdict(errors)}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(path)
+    replace_text(path, json.dumps(record, indent=2) + "\n")

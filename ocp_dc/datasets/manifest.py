@@ -108,6 +108,17 @@ class LabelAccumulator:
             rescaling_constant=rescaling_constant(max_abs_label),
         )
 
+    def to_dict(self) -> dict:
+        """What has been collected, for JSON."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, state: dict) -> LabelAccumulator:
+        """One that has collected what :meth:`to_dict` says."""
+        accumulator = cls()
+        vars(accumulator).update(state)
+        return accumulator
+
 
 @dataclass(frozen=True)
 class AtomStatistics:
@@ -162,6 +173,20 @@ class AtomAccumulator:
             fixed_atoms=self._fixed_atoms,
             periodic_along=dict(sorted(self._periodic_along.items())),
         )
+
+    def to_dict(self) -> dict:
+        """What has been collected, for JSON."""
+        return {**vars(self), "_elements": sorted(self._elements), "_sizes": sorted(self._sizes.items())}
+
+    @classmethod
+    def from_dict(cls, state: dict) -> AtomAccumulator:
+        """One that has collected what :meth:`to_dict` says."""
+        accumulator = cls()
+        accumulator._elements = set(state["_elements"])
+        accumulator._sizes = Counter(dict(state["_sizes"]))
+        accumulator._fixed_atoms = state["_fixed_atoms"]
+        accumulator._periodic_along = Counter(state["_periodic_along"])
+        return accumulator
 
 
 @dataclass(frozen=True)

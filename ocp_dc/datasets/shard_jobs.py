@@ -6,7 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import threading
@@ -29,6 +28,7 @@ from ocp_dc.datasets.manifest import EdgeSettings
 from ocp_dc.datasets.shard_tree import ShardFolder, structure_of
 from ocp_dc.datasets.structures import ShardContents, ShardWriter, shard_name, write_metadata
 from ocp_dc.errors import InputError
+from ocp_dc.files import replace_text
 from ocp_dc.locks import file_lock
 
 POLL_SECONDS = 0.2
@@ -92,7 +92,7 @@ class _Shard:
         return self.file.exists() and self.contents_file.exists()
 
     def contents(self) -> ShardContents:
-        return pickle.loads(self.contents_file.read_bytes())
+        return ShardContents.from_dict(json.loads(self.contents_file.read_text("utf-8")))
 
     def write(self, after_each: Callable[[], None]) -> None:
         """Writes the shard; ``after_each`` record it calls that."""
@@ -107,9 +107,7 @@ class _Shard:
             contents = writer.finish()
         finally:
             writer.close()
-        unfinished = self.contents_file.with_suffix(".partial")
-        unfinished.write_bytes(pickle.dumps(contents))
-        unfinished.replace(self.contents_file)
+        replace_text(self.contents_file, json.dumps(contents.to_dict()))
 
 
 @contextmanager
@@ -162,9 +160,7 @@ def _prepare(working: Path, jobs: Mapping[str, ShardJob]) -> dict[str, list[_Sha
     if description.exists():
         _require_same(description, job)
     else:
-        unfinished = description.with_suffix(".partial")
-        unfinished.write_text(json.dumps(job, indent=2), "utf-8")
-        unfinished.replace(description)
+        replace_text(description, json.dumps(job, indent=2))
     return {name: job.shards(working / "out" / name, working / "contents" / name) for name, job in jobs.items()}
 
 

@@ -26,6 +26,7 @@ from ocp_dc.datasets.trajectory import SMALLEST_DISTANCE, check_atomic_numbers
 from ocp_dc.errors import InputError
 from ocp_dc.models.graph import periodic_edges
 
+METADATA_ARRAYS = ("natoms", "neighbors", "source_file", "source_index")
 DEFAULT_SHARD_SIZE = 50_000
 DEFAULT_MAX_NEIGHBORS = 50
 MAX_SHARDS = 10_000
@@ -146,6 +147,20 @@ class ShardContents:
     source_index: array = field(default_factory=partial(array, "q"))
     labels: LabelAccumulator = field(default_factory=LabelAccumulator)
     atoms: AtomAccumulator = field(default_factory=AtomAccumulator)
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in METADATA_ARRAYS}
+        return {**arrays, "labels": self.labels.to_dict(), "atoms": self.atoms.to_dict()}
+
+    @classmethod
+    def from_dict(cls, contents: dict) -> ShardContents:
+        """What :meth:`to_dict` has been made of."""
+        return cls(
+            **{name: array("q", contents[name]) for name in METADATA_ARRAYS},
+            labels=LabelAccumulator.from_dict(contents["labels"]),
+            atoms=AtomAccumulator.from_dict(contents["atoms"]),
+        )
 
 
 class ShardWriter:
@@ -285,7 +300,7 @@ def shard_name(index: int) -> str:
 def write_metadata(folder: Path, shards: Sequence[ShardContents]) -> None:
     """Writes ``metadata.npz``: ``natoms`` and, with stored edges, ``neighbors`` (N,), and where records are from."""
     arrays = {}
-    for name in ("natoms", "neighbors", "source_file", "source_index"):
+    for name in METADATA_ARRAYS:
         values = np.concatenate([np.array(getattr(shard, name), np.int64) for shard in shards])
         if len(values):
             arrays[name] = values

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ocp_dc.errors import InputError
+from ocp_dc.files import replace_text
 
 LOCK_NAME = "lock"
 # the states of a result that a run is not repeated for
@@ -33,9 +34,7 @@ def read_record(path: Path) -> dict | None:
 def write_record(path: Path, record: dict) -> None:
     """Writes a JSON file that is there completely or not at all, even if several processes write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    partial.replace(path)
+    replace_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def is_done(folder: Path) -> bool:

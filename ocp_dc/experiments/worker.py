@@ -23,6 +23,7 @@ from ocp_dc.cli import run_host
 from ocp_dc.errors import TrainingDivergedError
 from ocp_dc.experiments.predictions import evaluate_predictions
 from ocp_dc.experiments.records import checkpoint_path, last_logged_step, metrics_path, read_record, write_record
+from ocp_dc.files import replacing
 from ocp_dc.trainers.checkpoints import read_checkpoint
 
 
@@ -74,10 +75,8 @@ def _checkpoint_step(folder: Path) -> int:
 
 
 def _write_errors(folder: Path, predictions: dict[str, np.ndarray]) -> None:
-    partial = folder / ".errors.partial"
-    with partial.open("wb") as file:
+    with replacing(folder / "errors.npz") as partial, partial.open("wb") as file:
         np.savez_compressed(file, **predictions)
-    partial.replace(folder / "errors.npz")
 
 
 def _leave_preemption_to_submitit() -> None:

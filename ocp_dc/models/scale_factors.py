@@ -28,6 +28,7 @@ import ocp_dc
 from ocp_dc.config_keys import check_sections
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.errors import InputError
+from ocp_dc.files import replace_text
 
 HOW_TO_FIT = "`ocp-dc fit-scale-factors` makes a file of them"
 
@@ -110,9 +111,7 @@ def fit_scale_factors(
         raise InputError(f"model.name is {config['model']['name']!r}: that model has no scale factors to fit")
     names = scale_factor_names(_untrained(config["model"]))
     factors = {names[path]: factor for path, factor in fitted.items()}
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps({"comment": _provenance(config, num_batches), **factors}, indent=2) + "\n", "utf-8")
-    partial.replace(out)
+    replace_text(out, json.dumps({"comment": _provenance(config, num_batches), **factors}, indent=2) + "\n")
     return factors
 
 

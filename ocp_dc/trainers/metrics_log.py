@@ -6,6 +6,8 @@ import json
 import math
 from pathlib import Path
 
+from ocp_dc.files import replace_text
+
 
 class MetricsLog:
     """Appends records to a file; a resumed run first drops what was logged after the step it resumes from."""
@@ -18,9 +20,7 @@ class MetricsLog:
         if not self.path.exists():
             return
         kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept))
-        partial.replace(self.path)
+        replace_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def write(self, split: str, step: int, values: dict[str, float]) -> None:
         """Values that are not finite are written as null, so that every line is valid JSON."""

@@ -285,6 +285,28 @@ def test_several_processes_write_the_same_files(tree, tmp_path):
     assert_same_files(tmp_path / "one", tmp_path / "two")
 
 
+class Kills:
+    """Kills the process that unpickles it, as the system does when memory runs out."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_killed_worker_leaves_what_is_finished(tree, tmp_path):
+    settings = {"sizes": {"train": 60, "val": 13}, "shard_size": 25}
+    draw_subset(tree, tmp_path / "uninterrupted", **settings)
+    shard = tree / "train" / "data.0004.lmdb"
+    sound = shard.read_bytes()
+    shard.unlink()
+    write_shard(shard.parent, 4, y=Kills())
+    with pytest.raises(InputError, match="a process that wrote a shard was killed, perhaps for memory; try fewer --jo"):
+        draw_subset(tree, tmp_path / "out", **settings, jobs=2)
+    assert not (tmp_path / "out").exists()
+    shard.write_bytes(sound)
+    draw_subset(tree, tmp_path / "out", **settings, jobs=2)
+    assert_same_files(tmp_path / "uninterrupted", tmp_path / "out")
+
+
 # damaged sources
 
 
@@ -357,6 +379,21 @@ def test_missing_shards_and_folders(tree, tmp_path):
     with pytest.raises(InputError, match=r"metadata.npz announces 60 records, the 4 shards have 48"):
         draw_subset(tree, tmp_path / "out", sizes=SIZES)
     assert entries(tmp_path) == ["s2ef_total"]
+
+
+def test_records_announced_by_metadata_are_counted_without_unpickling(tree, tmp_path):
+    metadata = tree / "train" / "metadata.npz"
+    for count, kills in ((60, [Kills()] * 60), (61, [Kills()] * 61)):
+        np.savez(metadata, natoms=np.array(kills, dtype=object))
+        if count == 60:
+            assert draw_subset(tree, tmp_path / "out", sizes=SIZES)["train"].count == SIZES["train"]
+        else:
+            with pytest.raises(InputError, match="announces 61 records, the 5 shards have 60"):
+                draw_subset(tree, tmp_path / "again", sizes=SIZES)
+    for damaged in (b"", b"PK not an archive", metadata.read_bytes()[:100]):
+        metadata.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"metadata.npz cannot be read .*get it again, or remove it"):
+            draw_subset(tree, tmp_path / "again", sizes=SIZES)
 
 
 # commands, and what the host's own tools write
@@ -468,9 +505,15 @@ def test_a_large_draw_killed_and_resumed_in_flat_memory(tmp_path):
         peaks[name] = int(draw.communicate()[0])
         assert draw.returncode == 0
     assert peaks["large"] < peaks["small"] + 100_000, peaks  # kilobytes
+    drawn = set()
     for name, size in (("train", 60_000), ("val", 15_000)):
+        files = read_manifest(tmp_path / "large_out" / name).source_files
         metadata = np.load(tmp_path / "large_out" / name / "metadata.npz")
-        assert len(np.unique(2000 * metadata["source_file"] + metadata["source_index"])) == size
+        records = zip(metadata["source_file"].tolist(), metadata["source_index"].tolist(), strict=True)
+        records = {(files[number], row) for number, row in records}
+        assert len(records) == size
+        assert not records & drawn
+        drawn |= records
 
     out, finished = tmp_path / "again", tmp_path / ".again.partial" / "contents"
     draw = start_draw(tmp_path / "large", out, 60_000, 15_000, jobs=2)
@@ -481,3 +524,8 @@ def test_a_large_draw_killed_and_resumed_in_flat_memory(tmp_path):
     assert not out.exists()
     start_draw(tmp_path / "large", out, 60_000, 15_000, jobs=2).wait()
     assert_same_files(tmp_path / "large_out", out)
+
+    shard = tmp_path / "large" / "train" / "data.0017.lmdb"
+    os.truncate(shard, shard.stat().st_size - 4096)
+    with pytest.raises(InputError, match=r"train/data\.0017\.lmdb is cut short"):
+        draw_subset(tmp_path / "large", tmp_path / "cut", sizes={"train": 60_000, "val": 15_000})

@@ -49,6 +49,8 @@ def describe_manifest(manifest: MoleculeManifest | StructuresManifest) -> Column
     """The column of a converted split."""
     if manifest.split_method == "random":
         drawn = f"random, seed {manifest.seed}"
+        if manifest.split_by:
+            drawn += f", no {manifest.split_by} in two splits"
     else:
         drawn = f"given by {', '.join(manifest.split_files)}"
     what = _describe_structures if isinstance(manifest, StructuresManifest) else _describe_molecule_manifest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import islice
@@ -32,8 +32,9 @@ class FrameFile:
         path: the file.
         layout: ``ASE trajectory``, ``extxyz`` or ``ASE database``.
         count: number of frames.
-        theory: the ``method`` in the description of an ASE trajectory, else ``not stated``.
         read: gives a frame by its number, from 0.
+        theory: the ``method`` in the description of an ASE trajectory, else ``not stated``.
+        read_values: gives what is kept beside a frame; None where that is its ``info``.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class FrameFile:
     count: int
     read: Callable[[int], Atoms]
     theory: str = THEORY_NOT_STATED
+    read_values: Callable[[int], Mapping] | None = None
     _other_constraints: set[str] = field(default_factory=set)
 
     def structure(self, row: int, fid: int) -> Structure:
@@ -56,10 +58,7 @@ class FrameFile:
             InputError: naming file and frame; see :func:`~ocp_dc.datasets.structures.check_structure`.
         """
         where = f"{self.path}: frame {row}"
-        try:
-            atoms = self.read(row)
-        except Exception as error:  # readers of damaged files raise anything
-            raise InputError(f"{where} cannot be read: {error}") from error
+        atoms = self._read(where, row)
         energy, forces = _labels(where, atoms)
         structure = Structure(
             atomic_numbers=atoms.numbers,
@@ -75,6 +74,25 @@ class FrameFile:
         )
         check_structure(where, structure)
         return replace(structure, positions=wrap_positions(atoms.positions, structure.cell, pbc=atoms.pbc, eps=0))
+
+    def value(self, row: int, key: str) -> str:
+        """What a frame's ``info``, or its row of an ASE database, has under a key.
+
+        Raises:
+            InputError: nothing, or more than a word or number.
+        """
+        where = f"{self.path}: frame {row}"
+        values = self.read_values(row) if self.read_values else self._read(where, row).info
+        if not np.isscalar(values.get(key)):
+            words = [name for name, value in values.items() if np.isscalar(value)]
+            raise InputError(f"{where} has no {key!r}; it has {', '.join(sorted(words)) or 'none'}")
+        return str(values[key])
+
+    def _read(self, where: str, row: int) -> Atoms:
+        try:
+            return self.read(row)
+        except Exception as error:  # readers of damaged files raise anything
+            raise InputError(f"{where} cannot be read: {error}") from error
 
     def _fixed(self, where: str, atoms: Atoms) -> np.ndarray:
         fixed = np.zeros(len(atoms), np.int32)
@@ -119,7 +137,13 @@ def _open_trajectory(path: Path) -> FrameFile:
 def _open_database(path: Path) -> FrameFile:
     database = ase.db.connect(path)
     ids = [row.id for row in database.select(columns=["id"], include_data=False)]
-    return FrameFile(path, "ASE database", len(ids), lambda row: database.get_atoms(id=ids[row]))
+    return FrameFile(
+        path,
+        "ASE database",
+        len(ids),
+        lambda row: database.get_atoms(id=ids[row]),
+        read_values=lambda row: database.get(id=ids[row]).key_value_pairs,
+    )
 
 
 def _open_xyz(path: Path) -> FrameFile:

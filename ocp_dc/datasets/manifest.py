@@ -212,6 +212,7 @@ class Manifest:
         source_sha256: of the source file; for several, of the list of theirs; for a folder of LMDBs, of the list of
             their names, sizes and counts.
         split_method: ``random`` (with ``seed``) or ``given`` (with ``split_files``, name to sha256).
+        split_by: what no value of is in two splits drawn at random; None where conformations were drawn one by one.
         labels: statistics of this split's labels.
     """
 
@@ -233,6 +234,7 @@ class Manifest:
     split_files: dict[str, str]
     labels: LabelStatistics
     ocp_dc_version: str
+    split_by: str | None = None
     format_version: int = FORMAT_VERSION
 
     @property

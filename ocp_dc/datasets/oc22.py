@@ -23,7 +23,7 @@ from ocp_dc.datasets.manifest import (
 )
 from ocp_dc.datasets.shard_jobs import ShardJob, resumable_shards
 from ocp_dc.datasets.shard_tree import ShardFolder
-from ocp_dc.datasets.splits import Split, random_split, read_index_files, read_split_dir
+from ocp_dc.datasets.splits import Split, grouped_split, random_split, read_index_files, read_split_dir
 from ocp_dc.datasets.staging import is_conversion, staged_folder
 from ocp_dc.datasets.structures import (
     DEFAULT_MAX_NEIGHBORS,
@@ -38,6 +38,7 @@ ENERGY_UNIT = "eV"
 UNITS_FROM = "convention"
 TRAIN_FOLDER = "train"
 TREE_LAYOUT = "host's LMDBs"
+BY_FILE = "file"
 SPLITS_OF_SUBSET = ("train", "val")
 
 
@@ -52,6 +53,7 @@ def convert_structures(
     *,
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
+    split_by: str | None = None,
     split_dir: str | Path | None = None,
     cutoff: float | None = None,
     max_neighbors: int = DEFAULT_MAX_NEIGHBORS,
@@ -69,6 +71,8 @@ def convert_structures(
         out: the folder to make.
         sizes: number of structures of each split, drawn by :func:`~ocp_dc.datasets.splits.random_split`.
         seed: of that draw.
+        split_by: ``file`` or a key of the frames' ``info``: no file, or no value of that key, is then in two splits,
+            see :func:`~ocp_dc.datasets.splits.grouped_split`.
         split_dir: read the splits from here instead, see :func:`~ocp_dc.datasets.splits.read_split_dir`.
         cutoff: store the edges within this distance, Å; None stores none.
         max_neighbors: of stored edges, to an atom.
@@ -86,10 +90,12 @@ def convert_structures(
     _refuse_repeated(files)
     sources = [open_frames(file) for file in files]
     first_rows = [0, *accumulate(source.count for source in sources)]
-    if split_dir is None:
-        split = random_split(first_rows[-1], sizes or {}, seed)
-    else:
+    if split_dir is not None:
         split = read_split_dir(split_dir, first_rows[-1])
+    elif split_by is not None:
+        split = grouped_split(_groups(sources, split_by, show_progress), sizes or {}, seed, split_by)
+    else:
+        split = random_split(first_rows[-1], sizes or {}, seed)
 
     with staged_folder(out, may_replace=is_conversion if overwrite else None) as folder, ExitStack() as stack:
         writers = {name: ShardedWriter(folder / name, edges, shard_size) for name in split.indices}
@@ -185,6 +191,14 @@ def draw_subset(
     return manifests
 
 
+def _groups(sources: Sequence[FrameFile], split_by: str, show_progress: bool) -> list[str]:
+    frames = [(source, row) for source in sources for row in range(source.count)]
+    if split_by == BY_FILE:
+        return [str(source.path) for source, _ in frames]
+    frames = tqdm(frames, desc=split_by, unit="frame", disable=not show_progress)
+    return [source.value(row, split_by) for source, row in frames]
+
+
 def _write_frames(
     sources: Sequence[FrameFile],
     first_rows: Sequence[int],
@@ -232,6 +246,7 @@ def _manifest(
         units_from=UNITS_FROM,
         split_method=split.method,
         seed=split.seed,
+        split_by=split.by,
         split_files=split.files,
         labels=labels.statistics(),
         ocp_dc_version=ocp_dc.__version__,

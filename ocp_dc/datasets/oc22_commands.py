@@ -44,6 +44,11 @@ def add_oc22_commands(subparsers: argparse._SubParsersAction) -> None:
     )
     converter.add_argument("out", metavar="OUT", type=Path, help="folder to make, with train, val and test in it")
     _add_sizes(converter, SPLIT_NAMES)
+    converter.add_argument(
+        "--split-by",
+        metavar="KEY",
+        help="'file', or a key of atoms.info: frames of one file, or alike in the key, are drawn for one split only",
+    )
     _add_writing(converter)
     converter.add_argument("--overwrite", action="store_true", help="replace an earlier conversion at OUT")
     converter.set_defaults(func=_convert)
@@ -96,10 +101,13 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    if args.split_by is not None and args.split_dir is not None:
+        raise InputError("--split-dir gives the splits; leave out --split-by")
     manifests = convert_structures(
         [_source(file) for file in args.files],
         args.out,
         **_choices(args, SPLIT_NAMES),
+        split_by=args.split_by,
         overwrite=args.overwrite,
         show_progress=True,
     )

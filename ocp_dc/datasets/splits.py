@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -27,12 +27,14 @@ class Split:
         indices: split name to row numbers in the source, (n,) int64, ascending. Empty splits are left out.
         method: ``random`` or ``given``.
         seed: of the random draw.
+        by: what :func:`grouped_split` grouped by.
         files: name to sha256 of the files that gave the indices.
     """
 
     indices: dict[str, np.ndarray]
     method: str
     seed: int | None = None
+    by: str | None = None
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -50,6 +52,53 @@ def random_split(count: int, sizes: Mapping[str, int], seed: int) -> Split:
     Raises:
         InputError: a size is negative, all are zero, or together they ask for more than there is.
     """
+    _check_sizes(count, sizes, seed)
+    order = np.random.default_rng(seed).permutation(count)
+    indices = {}
+    for name in reversed(SPLIT_NAMES):
+        drawn, order = np.split(order, [sizes.get(name, 0)])
+        if len(drawn):
+            indices[name] = np.sort(drawn)
+    return Split({name: indices[name] for name in SPLIT_NAMES if name in indices}, "random", seed=seed)
+
+
+def grouped_split(groups: Sequence[str], sizes: Mapping[str, int], seed: int, by: str) -> Split:
+    """Random disjoint splits that no group is in two of: systems tested on are new, not relatives of training ones.
+
+    Groups are put in random order, and the conformations of each too; test takes as many as it is to have from the
+    beginning, validation from the next group on, then training. One seed gives the same test and validation sets
+    whatever the size of the training set, and nested training sets.
+
+    Args:
+        groups: the group of each conformation, (N,).
+        sizes, seed: see :func:`random_split`.
+        by: what the groups are, for messages and manifests.
+
+    Raises:
+        InputError: as there; the groups left for a split have too few conformations.
+    """
+    count = len(groups)
+    _check_sizes(count, sizes, seed)
+    names, group = np.unique(groups, return_inverse=True)
+    random = np.random.default_rng(seed)
+    place, order = random.permutation(len(names)), random.permutation(count)
+    order = order[place[group[order]].argsort(kind="stable")]
+    indices = {}
+    for name in reversed(SPLIT_NAMES):
+        size = sizes.get(name, 0)
+        if size > len(order):
+            raise InputError(
+                f"--{name} {size}: only {len(order):,} conformations are left for it, since no {by} may be in two "
+                f"splits ({len(names):,} of them, {count:,} conformations); ask for fewer, or try another --seed"
+            )
+        if size:
+            indices[name] = np.sort(order[:size])
+            order = order[size:]
+            order = order[~np.isin(group[order], group[indices[name]])]
+    return Split({name: indices[name] for name in SPLIT_NAMES if name in indices}, "random", seed=seed, by=by)
+
+
+def _check_sizes(count: int, sizes: Mapping[str, int], seed: int) -> None:
     for name, size in sizes.items():
         if size < 0:
             raise InputError(f"--{name} {size}: the number of conformations cannot be negative")
@@ -61,13 +110,6 @@ def random_split(count: int, sizes: Mapping[str, int], seed: int) -> Split:
     if asked > count:
         listed = " + ".join(f"{size:,} {name}" for name, size in sizes.items())
         raise InputError(f"asked for {listed} = {asked:,} conformations, but there are {count:,}; ask for fewer")
-    order = np.random.default_rng(seed).permutation(count)
-    indices = {}
-    for name in reversed(SPLIT_NAMES):
-        drawn, order = np.split(order, [sizes.get(name, 0)])
-        if len(drawn):
-            indices[name] = np.sort(drawn)
-    return Split({name: indices[name] for name in SPLIT_NAMES if name in indices}, "random", seed=seed)
 
 
 def read_split_dir(folder: str | Path, count: int) -> Split:

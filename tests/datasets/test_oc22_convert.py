@@ -332,6 +332,47 @@ def test_convert_and_inspect(run_oc22, frames, trajectory, tmp_path, capsys):
         assert lines[0].split() == lines[1].split()
 
 
+def write_frames_of_systems(path, frames):
+    for number, atoms in enumerate(frames):
+        atoms.info["system"] = f"slab {number % 5}"
+    if path.suffix == ".db":
+        with ase.db.connect(path) as database:
+            for atoms in frames:
+                database.write(atoms, system=atoms.info["system"])
+        return path
+    return write_frames(path, frames)
+
+
+@pytest.mark.parametrize("suffix", ["traj", "extxyz", "db"])
+def test_splits_by_a_key_of_the_frames(run_oc22, frames, tmp_path, capsys, suffix):
+    source = write_frames_of_systems(tmp_path / f"slabs.{suffix}", frames)
+    sizes = ["--train", 11, "--val", 4, "--test", 3]
+    assert run_oc22("convert", source, tmp_path / "out", *sizes, "--split-by", "system") == 0
+    assert "random, seed 0, no system in two splits" in capsys.readouterr().out
+    systems = {
+        name: {frames[graph.fid].info["system"] for graph in host_dataset(tmp_path / "out" / name)} for name in SIZES
+    }
+    assert len(systems["train"]) == 3
+    assert sum(map(len, systems.values())) == len(set.union(*systems.values())) == 5
+    assert read_manifest(tmp_path / "out" / "val").split_by == "system"
+
+    with pytest.raises(InputError, match=rf"slabs.{suffix}: frame 0 has no 'sistem'; it has .*system"):
+        run_oc22("convert", source, tmp_path / "out2", *sizes, "--split-by", "sistem")
+    with pytest.raises(InputError, match=r"only [45] conformations are left"):
+        run_oc22("convert", source, tmp_path / "out2", "--train", 6, "--val", 10, "--test", 6, "--split-by", "system")
+    with pytest.raises(InputError, match="leave out --split-by"):
+        run_oc22("convert", source, tmp_path / "out2", "--split-dir", tmp_path, "--split-by", "system")
+    assert not (tmp_path / "out2").exists()
+
+
+def test_splits_by_file(frames, tmp_path):
+    files = [write_frames(tmp_path / f"{name}.traj", frames[number::4]) for number, name in enumerate("abcd")]
+    convert_structures(files, tmp_path / "out", sizes={"train": 9, "val": 6, "test": 2}, split_by="file")
+    names = {split: {graph.sid for graph in host_dataset(tmp_path / "out" / split)} for split in SIZES}
+    assert [len(names[split]) for split in SIZES] == [2, 1, 1]
+    assert set.union(*names.values()) == set("abcd")
+
+
 def test_given_splits_and_overwrite(run_oc22, trajectory, tmp_path):
     for name, rows in {"train": [20, 1], "valid": [2], "test": [3]}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ocp_dc.datasets.splits import random_split, read_split_dir
+from ocp_dc.datasets.splits import grouped_split, random_split, read_split_dir
 from ocp_dc.errors import InputError
 
 GIVEN = {"train": [5, 3, 8], "valid": [1, 0], "test": [9]}
@@ -171,3 +171,52 @@ def test_missing_and_ambiguous_files(tmp_path):
     (tmp_path / "test.json").unlink()
     with pytest.raises(InputError, match="has no file test"):
         read_split_dir(tmp_path, 10)
+
+
+# splits that no group is in two of
+
+GROUPS = [f"system {number}" for number in np.random.default_rng(0).integers(12, size=200)]
+
+
+def test_grouped_split_has_the_sizes_and_no_group_in_two():
+    sizes = {"train": 90, "val": 25, "test": 30}
+    split = grouped_split(GROUPS, sizes, seed=3, by="system")
+    assert (split.method, split.seed, split.by) == ("random", 3, "system")
+    assert {name: len(np.unique(rows)) for name, rows in split.indices.items()} == sizes
+    groups = {name: {GROUPS[row] for row in rows} for name, rows in split.indices.items()}
+    assert not groups["train"] & groups["val"]
+    assert not groups["train"] & groups["test"]
+    assert not groups["val"] & groups["test"]
+    for name, rows in grouped_split(GROUPS, sizes, seed=3, by="system").indices.items():
+        np.testing.assert_array_equal(rows, split.indices[name])
+        assert np.all(np.diff(rows) > 0)
+
+
+def test_grouped_training_sets_are_nested_and_keep_the_others():
+    small = grouped_split(GROUPS, {"train": 20, "val": 25, "test": 30}, seed=3, by="system").indices
+    large = grouped_split(GROUPS, {"train": 90, "val": 25, "test": 30}, seed=3, by="system").indices
+    assert small["test"].tolist() == large["test"].tolist()
+    assert small["val"].tolist() == large["val"].tolist()
+    assert set(small["train"]) < set(large["train"])
+
+
+def test_every_group_is_drawn_as_often():
+    groups = ["a"] * 5 + ["b"] * 5 + ["c"] * 5 + ["d"] * 5
+    drawn = np.zeros(20)
+    for seed in range(400):
+        drawn[grouped_split(groups, {"train": 3}, seed, by="letter").indices["train"]] += 1
+    assert drawn.sum() == 1200
+    assert np.all(np.abs(drawn - 60) < 36)  # five standard deviations
+
+
+def test_groups_too_few_for_the_splits():
+    groups = ["a"] * 5 + ["b"] * 5
+    assert len(grouped_split(groups, {"train": 5, "test": 1}, 0, by="file").indices["train"]) == 5
+    with pytest.raises(
+        InputError, match=r"--train 6: only 5 conformations are left for it, since no file may be in two splits \(2 of"
+    ):
+        grouped_split(groups, {"train": 6, "test": 1}, 0, by="file")
+    with pytest.raises(InputError, match=r"--train 1: only 0 conf"):
+        grouped_split(groups, {"train": 1, "val": 1, "test": 1}, 0, by="file")
+    with pytest.raises(InputError, match="but there are 10"):
+        grouped_split(groups, {"train": 11}, 0, by="file")

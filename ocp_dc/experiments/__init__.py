@@ -1,1 +1,1 @@
-"""The paper's MD17 tables and figures: the experiments as data, running them, and what came out."""
+"""The paper's tables and figures: the experiments as data, running them, and what came out."""

@@ -95,7 +95,7 @@ def format_number(value: float) -> str:
         return "NaN"
     if abs(value) >= 1e4:
         return f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.3g}"
-    return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
+    return f"{value:#.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
 
 
 def to_markdown(title: str, introduction: Sequence[str], sections: Sequence[Section], figures: str) -> str:

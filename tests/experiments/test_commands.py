@@ -21,7 +21,7 @@ import torch
 from ocp_dc.cli import main
 from ocp_dc.datasets.md17 import sample_path
 from ocp_dc.evaluation import evaluate
-from ocp_dc.experiments.definitions import Experiment, experiments_of
+from ocp_dc.experiments.definitions import Experiment
 from ocp_dc.experiments.records import checkpoint_path, metrics_path, read_record, write_record
 
 SMOKE = ("--scale", "smoke", "--data", "sample")
@@ -96,10 +96,12 @@ def test_narrow_networks_say_nothing_of_full_ones(reproduce, tmp_path):
 
 def test_recommended_protocol_is_added_and_what_lacks_it_is_named(reproduce):
     _, printed, _ = reproduce("table1", *SMOKE, "--with-recommended", "--dry-run")
-    count = len(experiments_of("table1", molecules=["ethanol"], with_recommended=True))
-    assert count > 10
-    assert printed.splitlines()[-1] == f"{count} runs"
+    assert printed.splitlines()[-1] == "19 runs"
+    assert "no recommended protocol" not in printed
     assert re.search(r"schnet-irelu-ethanol-50000-b30-s0-recommended +md17/schnet_irelu_recommended +20 ", printed)
+    _, printed, _ = reproduce("table2", "--scale", "smoke", "--with-recommended", "--dry-run")
+    assert "configs/oc22 has no recommended protocol for cgcnn, dimenet_plus_plus, forcenet\n" in printed
+    assert printed.splitlines()[-1] == "10 runs"
 
 
 def test_table_2_is_planned_with_and_without_periodic_images(reproduce):

@@ -168,7 +168,9 @@ def test_recommended_protocol_is_added_where_there_are_configs():
     assert {(experiment.model, experiment.variant) for experiment in added} == {
         (model, variant) for model in MODELS for variant in recommended_variants(model, MD17)
     }
-    assert set(recommended_variants("schnet", MD17)) == {"original", "irelu"}
+    assert recommended_variants("gemnet", MD17) == ("original",)  # diverges with IReLU, see docs/recommended.md
+    others = set(MODELS) - {"gemnet"}
+    assert {recommended_variants(model, MD17) for model in others} == {("original", "irelu")}
     for experiment in added:
         assert load_config(config_file(experiment.config))[0]["task"]["reference_energy"] == "mean"
     on_oc22 = set(experiments_of("table2", with_recommended=True)) - set(experiments_of("table2"))

@@ -110,10 +110,13 @@ def test_markdown_pictures_lie_beside_the_file(write_run, tmp_path):
 def test_recommended_protocol_is_marked_as_ours(runs_of_table1, write_run):
     for variant, energy in {"original": 0.2, "irelu": 0.3}.items():
         write_run(Experiment("schnet", variant, "ethanol", protocol="recommended"), energy=energy, force=energy)
+    write_run(Experiment("gemnet", "original", "ethanol", protocol="recommended"), energy=0.1, force=0.1)
     report(runs_of_table1, "--target", "table1")
     text = (runs_of_table1 / "report.md").read_text()
     assert row(text, "SchNet, recommended protocol (ours)", "original") == ["–<br>–", "**0.20 n=1**<br>**0.20 n=1**"]
     assert row(text, r"SchNet\*, recommended protocol (ours)", "irelu")[1] == "0.30 n=1<br>0.30 n=1"
+    assert row(text, "GemNet, recommended protocol (ours)", "original")[1] == "0.10 n=1<br>0.10 n=1"
+    assert r"GemNet\*, recommended" not in text
     assert "2 of 3 for the energy" in text
 
 

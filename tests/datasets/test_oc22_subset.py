@@ -19,6 +19,7 @@ from fairchem.core.scripts.preprocess_ef import write_images_to_lmdb
 from torch_geometric.data import Data
 
 from ocp_dc.cli import run_host
+from ocp_dc.datasets.lmdb import RecordFile
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.datasets.oc22 import draw_subset
 from ocp_dc.datasets.structures import ShardWriter
@@ -481,12 +482,21 @@ if __name__ == "__main__":
 
 
 def write_large_tree(tree, shards, per_shard):
-    for split, count in (("train", shards - shards // 5), ("val_ood", shards // 5)):
+    """Four fifths of the shards are for training; frames are numbered through."""
+    for split, numbers in (("train", range(shards - shards // 5)), ("val_ood", range(shards - shards // 5, shards))):
         (tree / split).mkdir(parents=True)
-        for shard in range(count):
-            start = shard * per_shard
-            records = ((row, new_pickle(make_record(start + row))) for row in range(per_shard))
+        for shard, number in enumerate(numbers):
+            frames = [(row, number * per_shard + row) for row in range(per_shard)]
+            records = ((row, new_pickle({**make_record(frame), "fid": frame})) for row, frame in frames)
             write_lmdb(tree / split / f"data.{shard:04}.lmdb", records, per_shard)
+
+
+def frames_of(folder):
+    frames = []
+    for file in sorted(folder.glob("*.lmdb")):
+        with RecordFile(file) as records:
+            frames += [records[row].fid for row in range(len(records))]
+    return frames
 
 
 def start_draw(tree, out, train, val, jobs):
@@ -505,15 +515,10 @@ def test_a_large_draw_killed_and_resumed_in_flat_memory(tmp_path):
         peaks[name] = int(draw.communicate()[0])
         assert draw.returncode == 0
     assert peaks["large"] < peaks["small"] + 100_000, peaks  # kilobytes
-    drawn = set()
-    for name, size in (("train", 60_000), ("val", 15_000)):
-        files = read_manifest(tmp_path / "large_out" / name).source_files
-        metadata = np.load(tmp_path / "large_out" / name / "metadata.npz")
-        records = zip(metadata["source_file"].tolist(), metadata["source_index"].tolist(), strict=True)
-        records = {(files[number], row) for number, row in records}
-        assert len(records) == size
-        assert not records & drawn
-        drawn |= records
+    train, val = (frames_of(tmp_path / "large_out" / name) for name in ("train", "val"))
+    assert (len(train), len(val)) == (60_000, 15_000)
+    assert len({*train, *val}) == 75_000
+    assert max(train) < 80_000 <= min(val)
 
     out, finished = tmp_path / "again", tmp_path / ".again.partial" / "contents"
     draw = start_draw(tmp_path / "large", out, 60_000, 15_000, jobs=2)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import ase.db
 import ase.io
@@ -21,6 +22,7 @@ from ase.io.trajectory import TrajectoryReader
 from ocp_dc.datasets.structures import Structure, check_structure, completed_cell
 from ocp_dc.errors import InputError
 
+Result = TypeVar("Result")
 THEORY_NOT_STATED = "not stated"
 
 
@@ -58,7 +60,7 @@ class FrameFile:
             InputError: naming file and frame; see :func:`~ocp_dc.datasets.structures.check_structure`.
         """
         where = f"{self.path}: frame {row}"
-        atoms = self._read(where, row)
+        atoms = _read(where, self.read, row)
         energy, forces = _labels(where, atoms)
         structure = Structure(
             atomic_numbers=atoms.numbers,
@@ -82,17 +84,11 @@ class FrameFile:
             InputError: nothing, or more than a word or number.
         """
         where = f"{self.path}: frame {row}"
-        values = self.read_values(row) if self.read_values else self._read(where, row).info
+        values = _read(where, self.read_values, row) if self.read_values else _read(where, self.read, row).info
         if not np.isscalar(values.get(key)):
             words = [name for name, value in values.items() if np.isscalar(value)]
             raise InputError(f"{where} has no {key!r}; it has {', '.join(sorted(words)) or 'none'}")
         return str(values[key])
-
-    def _read(self, where: str, row: int) -> Atoms:
-        try:
-            return self.read(row)
-        except Exception as error:  # readers of damaged files raise anything
-            raise InputError(f"{where} cannot be read: {error}") from error
 
     def _fixed(self, where: str, atoms: Atoms) -> np.ndarray:
         fixed = np.zeros(len(atoms), np.int32)
@@ -175,6 +171,13 @@ def _frame_offsets(path: Path) -> list[int]:
                 raise InputError(f"{where} is cut short or has no atoms; {natoms} were announced")
             offsets.append(stream.tell())
     return offsets
+
+
+def _read(where: str, read: Callable[[int], Result], row: int) -> Result:
+    try:
+        return read(row)
+    except Exception as error:  # readers of damaged files raise anything
+        raise InputError(f"{where} cannot be read: {error}") from error
 
 
 def _labels(where: str, atoms: Atoms) -> tuple[float, np.ndarray]:

@@ -87,6 +87,8 @@ def convert_structures(
         InputError: anything is wrong with the files, the splits or the place to write to; nothing is left at ``out``.
     """
     edges = check_settings(cutoff, max_neighbors, shard_size)
+    if split_by is not None and split_dir is not None:
+        raise InputError("--split-dir gives the splits; leave out --split-by")
     _refuse_repeated(files)
     sources = [open_frames(file) for file in files]
     first_rows = [0, *accumulate(source.count for source in sources)]

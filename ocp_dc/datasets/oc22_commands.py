@@ -101,8 +101,6 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    if args.split_by is not None and args.split_dir is not None:
-        raise InputError("--split-dir gives the splits; leave out --split-by")
     manifests = convert_structures(
         [_source(file) for file in args.files],
         args.out,

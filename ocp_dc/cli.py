@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from fairchem.core import _cli as host
-from fairchem.core.common import distutils
-from fairchem.core.common.flags import flags
 from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import build_config, setup_imports
+from fairchem.core.common.utils import setup_imports
 
 import ocp_dc
-from ocp_dc.config_keys import check_sections
-from ocp_dc.datasets.commands import add_md17_commands
+from ocp_dc.datasets.md17_commands import add_md17_commands
 from ocp_dc.datasets.oc22_commands import add_oc22_commands
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.evaluation import TestErrors, evaluate, write_result
 from ocp_dc.experiments.commands import add_experiment_commands
-from ocp_dc.models.scale_factors import fit_scale_factors
-
-HOST_MODES = ("train", "validate", "predict")
-
-
-class Runner(host.Runner):
-    """The host's, but of this package: unpickling it, in a rank or a SLURM job, imports and registers everything."""
-
-
-def run_rank(config: dict) -> None:
-    """What each local rank does."""
-    Runner()(config)
-
-
-def run_host(mode: str, arguments: list[str]) -> int:
-    """`fairchem --mode MODE ARGUMENTS`, on the CPU where there is no GPU."""
-    args, overrides = flags.get_parser().parse_known_args(["--mode", mode, *arguments])
-    if not args.config_yml.is_file():
-        raise InputError(f"--config-yml {args.config_yml}: no such file")
-    check_sections(build_config(args, overrides))
-    if args.checkpoint and not Path(args.checkpoint).is_file():
-        raise InputError(f"--checkpoint {args.checkpoint}: no such file")
-    if not torch.cuda.is_available() and not args.submit:
-        args.cpu = True
-    host.Runner, host.runner_wrapper = Runner, run_rank
-    try:
-        host.main(args, overrides)
-    finally:
-        # after an error the host leaves its process group, and its open LMDBs, behind
-        distutils.cleanup()
-        gc.collect()
-    return 0
+from ocp_dc.launch import MODES, run_fairchem
+from ocp_dc.scale_factor_fit import fit_scale_factors
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -103,10 +68,8 @@ def run_info(_: argparse.Namespace) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ocp-dc", description=ocp_dc.__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for mode in HOST_MODES:
-        commands.add_parser(
-            mode, help=f"fairchem's {mode}: --config-yml FILE and the host's other flags", add_help=False
-        )
+    for mode in MODES:
+        commands.add_parser(mode, help=f"fairchem's {mode}: --config-yml FILE and its other flags", add_help=False)
     add_md17_commands(commands)
     add_oc22_commands(commands)
     add_experiment_commands(commands)
@@ -135,8 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point: 0 success, 1 training diverged, 2 input that cannot be used, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments and arguments[0] in HOST_MODES:
-            return run_host(arguments[0], arguments[1:])
+        if arguments and arguments[0] in MODES:
+            return run_fairchem(arguments[0], arguments[1:])
         args, args.overrides = build_parser().parse_known_args(arguments)
         if args.overrides and args.func is not run_fit_scale_factors:
             raise InputError(f"unknown arguments: {' '.join(args.overrides)}; see ocp-dc {args.command} --help")

@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ocp_dc.datasets.manifest import ENERGY_UNITS_IN_EV, read_manifest
+from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
 from ocp_dc.trainers import DerivativeConstrainedTrainer
 from ocp_dc.trainers.checkpoints import read_checkpoint
+from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 # EFwT of the Open Catalyst Project, as the paper uses it.
 EFWT_ENERGY_EV = 0.02

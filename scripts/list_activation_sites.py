@@ -6,9 +6,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ocp_dc.derivative_constrained import denormalize
 from ocp_dc.errors import InputError
 from ocp_dc.models.wrapper import derivative_constrained
+from ocp_dc.transforms import denormalize
 
 GRAPH = {"otf_graph": True, "cutoff": 4.0}
 PAINN = {**GRAPH, "hidden_channels": 8, "num_layers": 2, "num_rbf": 4}

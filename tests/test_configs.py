@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ocp_dc.cli import run_host
+from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers.metrics_log import read_metrics
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -20,7 +20,7 @@ def losses_in(run_dir: Path) -> list[float | None]:
 
 @pytest.mark.parametrize("name", names("md17"))
 def test_trains_20_steps_on_the_sample(train_arguments, tmp_path, name):
-    run_host("train", train_arguments(name, "--optim.max_epochs=1", "--optim.batch_size=5"))
+    run_fairchem("train", train_arguments(name, "--optim.max_epochs=1", "--optim.batch_size=5"))
     losses = losses_in(tmp_path)
     assert len(losses) == 20
     assert all(loss is not None and math.isfinite(loss) for loss in losses)
@@ -29,7 +29,7 @@ def test_trains_20_steps_on_the_sample(train_arguments, tmp_path, name):
 
 @pytest.mark.parametrize("name", names("oc22"))
 def test_trains_on_the_sample_of_oxide_slabs(train_arguments_on_oxides, tmp_path, name):
-    run_host("train", train_arguments_on_oxides(name, "--optim.max_epochs=1", "--optim.batch_size=5"))
+    run_fairchem("train", train_arguments_on_oxides(name, "--optim.max_epochs=1", "--optim.batch_size=5"))
     losses = losses_in(tmp_path)
     assert len(losses) == 4
     assert all(loss is not None and math.isfinite(loss) for loss in losses)

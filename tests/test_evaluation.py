@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ocp_dc.cli import format_errors, main, run_host
+from ocp_dc.cli import format_errors, main
 from ocp_dc.errors import InputError
 from ocp_dc.evaluation import ConformationErrors, Predictions, conformation_errors, evaluate, predict, summarize
+from ocp_dc.launch import run_fairchem
 
 KCAL_IN_EV = 0.0433634
 
@@ -52,7 +53,7 @@ def test_unknown_unit():
 
 @pytest.fixture
 def checkpoint(train_arguments, tmp_path):
-    run_host("train", train_arguments("schnet_irelu_recommended", "--optim.max_epochs=2", "--timestamp-id", "run"))
+    run_fairchem("train", train_arguments("schnet_irelu_recommended", "--optim.max_epochs=2", "--timestamp-id", "run"))
     return tmp_path / "checkpoints" / "run" / "checkpoint.pt"
 
 
@@ -97,7 +98,7 @@ def test_missing_data_and_checkpoint(checkpoint, sample_data, tmp_path, capsys):
 
 
 def test_averaged_weights_are_evaluated_where_there_are_some(train_arguments, sample_data, tmp_path):
-    run_host(
+    run_fairchem(
         "train", train_arguments("schnet", "--optim.max_epochs=1", "--timestamp-id", "run", "--optim.ema_decay=0.9")
     )
     path = tmp_path / "checkpoints" / "run" / "checkpoint.pt"
@@ -119,7 +120,7 @@ def test_averaged_weights_are_evaluated_where_there_are_some(train_arguments, sa
 
 def test_fixed_atoms_count_unless_the_config_says_otherwise(train_arguments, sample_data, tmp_path):
     arguments = train_arguments("schnet", "--optim.max_epochs=1", "--timestamp-id", "run")
-    run_host("train", arguments)
+    run_fairchem("train", arguments)
     path = tmp_path / "checkpoints" / "run" / "checkpoint.pt"
     checkpoint = torch.load(path, weights_only=False)
     half_fixed = tmp_path / "half_fixed"

@@ -10,20 +10,12 @@ from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from ocp_dc.datasets.lmdb import RecordFile
-from ocp_dc.datasets.manifest import (
-    LENGTH_UNIT,
-    AtomAccumulator,
-    AtomStatistics,
-    EdgeSettings,
-    LabelAccumulator,
-    LabelStatistics,
-    MoleculeManifest,
-    StructuresManifest,
-    read_manifest,
-)
+from ocp_dc.datasets.manifest import EdgeSettings, MoleculeManifest, StructuresManifest, read_manifest
 from ocp_dc.datasets.shard_tree import ShardFolder, labels_of, pbc_of
 from ocp_dc.datasets.splits import SPLIT_NAMES
 from ocp_dc.errors import InputError
+from ocp_dc.statistics import AtomAccumulator, AtomStatistics, LabelAccumulator, LabelStatistics
+from ocp_dc.units import LENGTH_UNIT
 
 Column = dict[str, str]
 

@@ -12,12 +12,12 @@ import numpy as np
 from ase.data import atomic_numbers as NUMBER_OF_SYMBOL
 from ase.io.extxyz import key_val_str_to_dict
 
-from ocp_dc.datasets.trajectory import Conformations, Trajectory, check_atomic_numbers, resolve_energy_unit
+from ocp_dc.datasets.conformations import Conformations, Trajectory, check_atomic_numbers, resolve_energy_unit
 from ocp_dc.errors import InputError
 
 
 def open_xyz(path: Path, energy_unit: str | None) -> Trajectory:
-    """See :func:`ocp_dc.datasets.md17.open_trajectory`."""
+    """See :func:`ocp_dc.datasets.molecule_conversion.open_trajectory`."""
     with _open_text(path) as stream:
         count = sum(1 for _ in _frame_lines(path, stream))
     if not count:

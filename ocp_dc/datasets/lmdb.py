@@ -13,9 +13,9 @@ import torch
 from fairchem.core.common.utils import pyg2_data_transform
 from torch_geometric.data import Data
 
-from ocp_dc.datasets.manifest import LabelAccumulator, LabelStatistics
-from ocp_dc.datasets.trajectory import Conformations
+from ocp_dc.datasets.conformations import Conformations
 from ocp_dc.errors import InputError
+from ocp_dc.statistics import LabelAccumulator, LabelStatistics
 
 LMDB_NAME = "data.lmdb"
 METADATA_NAME = "metadata.npz"

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from ocp_dc.datasets.trajectory import Conformations, Trajectory, check_atomic_numbers, resolve_energy_unit
+from ocp_dc.datasets.conformations import Conformations, Trajectory, check_atomic_numbers, resolve_energy_unit
 from ocp_dc.errors import InputError
 
 LAYOUTS = {
@@ -27,7 +27,7 @@ LENGTH_UNIT_SPELLINGS = ("ang", "angstrom", "å")
 
 
 def open_npz(path: Path, energy_unit: str | None) -> Trajectory:
-    """See :func:`ocp_dc.datasets.md17.open_trajectory`."""
+    """See :func:`ocp_dc.datasets.molecule_conversion.open_trajectory`."""
     with _open_archive(path) as archive:
         present = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         layout = _layout(path, present)

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ocp_dc.datasets.commands import SAMPLE_WORD
+from ocp_dc.datasets.ase_files import open_frames
 from ocp_dc.datasets.describe import Column, describe_atoms, describe_labels, describe_manifest, lmdb_columns, table
-from ocp_dc.datasets.frames import open_frames
-from ocp_dc.datasets.manifest import AtomAccumulator, LabelAccumulator, StructuresManifest
-from ocp_dc.datasets.oc22 import (
+from ocp_dc.datasets.manifest import StructuresManifest
+from ocp_dc.datasets.md17_commands import SAMPLE_WORD
+from ocp_dc.datasets.splits import SPLIT_NAMES
+from ocp_dc.datasets.structure_conversion import (
     ENERGY_UNIT,
     SPLITS_OF_SUBSET,
     UNITS_FROM,
@@ -21,9 +22,9 @@ from ocp_dc.datasets.oc22 import (
     draw_subset,
     oxide_sample_path,
 )
-from ocp_dc.datasets.splits import SPLIT_NAMES
 from ocp_dc.datasets.structures import DEFAULT_MAX_NEIGHBORS, DEFAULT_SHARD_SIZE
 from ocp_dc.errors import InputError
+from ocp_dc.statistics import AtomAccumulator, LabelAccumulator
 
 
 def add_oc22_commands(subparsers: argparse._SubParsersAction) -> None:

@@ -13,6 +13,7 @@ import torch
 from ase.geometry import complete_cell
 from torch_geometric.data import Data
 
+from ocp_dc.datasets.conformations import SMALLEST_DISTANCE, check_atomic_numbers
 from ocp_dc.datasets.lmdb import (
     IMAGE_CLEARANCE,
     METADATA_NAME,
@@ -21,10 +22,10 @@ from ocp_dc.datasets.lmdb import (
     pickled,
     put_length,
 )
-from ocp_dc.datasets.manifest import LATTICE_VECTORS, AtomAccumulator, EdgeSettings, LabelAccumulator
-from ocp_dc.datasets.trajectory import SMALLEST_DISTANCE, check_atomic_numbers
+from ocp_dc.datasets.manifest import EdgeSettings
+from ocp_dc.edges import periodic_edges
 from ocp_dc.errors import InputError
-from ocp_dc.models.graph import periodic_edges
+from ocp_dc.statistics import LATTICE_VECTORS, AtomAccumulator, LabelAccumulator
 
 METADATA_ARRAYS = ("natoms", "neighbors", "source_file", "source_index")
 DEFAULT_SHARD_SIZE = 50_000
@@ -171,7 +172,7 @@ class ShardWriter:
     ``natoms`` int; ``tags`` and ``fixed`` (A,) int32; ``y`` (1,) float64, the total energy; ``force`` (A, 3) float32;
     ``sid``; ``fid``; ``nads``, 1 with adsorbate atoms (tag 2), else 0; ``oc22`` 1, by which the host knows total
     energies. With edges also ``edge_index`` (2, E) int64 and ``cell_offsets`` (E, 3) int64 of
-    :func:`~ocp_dc.models.graph.periodic_edges`, which models with ``otf_graph: False`` take.
+    :func:`~ocp_dc.edges.periodic_edges`, which models with ``otf_graph: False`` take.
 
     Args:
         file: the LMDB to make.

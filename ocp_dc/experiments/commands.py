@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ocp_dc.datasets.commands import SAMPLE_WORD
-from ocp_dc.datasets.md17 import sample_path
-from ocp_dc.datasets.oc22 import oxide_sample_path
+from ocp_dc.datasets.md17_commands import SAMPLE_WORD
+from ocp_dc.datasets.molecule_conversion import sample_path
+from ocp_dc.datasets.structure_conversion import oxide_sample_path
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import (
     MODELS,
@@ -34,7 +34,7 @@ from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source, 
 
 
 def add_experiment_commands(subparsers: argparse._SubParsersAction) -> None:
-    """Adds ``reproduce`` and ``report``, as :func:`~ocp_dc.datasets.commands.add_md17_commands` does its own."""
+    """Adds ``reproduce`` and ``report``, as :func:`~ocp_dc.datasets.md17_commands.add_md17_commands` does its own."""
     reproduce = subparsers.add_parser("reproduce", help="the runs of a table or figure of the paper, and the table")
     reproduce.add_argument("target", choices=TABLES, help="the paper's tables and figures on MD17 and OC22")
     reproduce.add_argument("--model", metavar="M", nargs="+", help=f"only these, of {', '.join(MODELS)}")

@@ -15,10 +15,10 @@ from matplotlib.cm import viridis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from ocp_dc.datasets.manifest import ENERGY_UNITS_IN_EV
 from ocp_dc.evaluation import EFWT_ENERGY_EV, EFWT_FORCE_EV_PER_ANGSTROM
 from ocp_dc.experiments.definitions import MD17, MOLECULES, Experiment, PaperValue
 from ocp_dc.experiments.results import QUANTITIES, Cell, RunResult
+from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 DOTS_PER_INCH = 110
 # of Okabe and Ito, distinct for the colour-blind

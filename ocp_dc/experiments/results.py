@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ocp_dc.datasets.manifest import ENERGY_UNITS_IN_EV
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import Experiment, PaperValue
 from ocp_dc.experiments.records import last_logged_step, metrics_path, read_record
+from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 # the errors that the paper's tables show, energy over force
 QUANTITIES = ("energy", "force")

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from ocp_dc.datasets.download import FILE_OF_MOLECULE, download
 from ocp_dc.datasets.manifest import Manifest, read_manifest, sha256_of
-from ocp_dc.datasets.md17 import convert, open_trajectory
-from ocp_dc.datasets.oc22 import convert_structures, draw_subset
+from ocp_dc.datasets.molecule_conversion import convert, open_trajectory
 from ocp_dc.datasets.splits import SPLIT_NAMES, Split, read_index_files
+from ocp_dc.datasets.structure_conversion import convert_structures, draw_subset
 from ocp_dc.errors import InputError
 from ocp_dc.locks import file_lock, is_locked
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ocp_dc.cli import run_host
 from ocp_dc.errors import TrainingDivergedError
 from ocp_dc.experiments.predictions import evaluate_predictions
 from ocp_dc.experiments.records import checkpoint_path, last_logged_step, metrics_path, read_record, write_record
 from ocp_dc.files import replacing
+from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers.checkpoints import read_checkpoint
 
 
@@ -65,7 +65,7 @@ def _train(folder: Path, command: list[str], steps: int) -> float | None:
         shutil.rmtree(metrics_path(folder).parent, ignore_errors=True)
     started = time.monotonic()
     mode, *arguments = command[1:]
-    run_host(mode, arguments)
+    run_fairchem(mode, arguments)
     return (time.monotonic() - started) * steps / (steps - first) if first < steps else None
 
 

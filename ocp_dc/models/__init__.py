@@ -1,9 +1,9 @@
 """The models; importing this package registers them with the host."""
 
 from ocp_dc.models.cgcnn import CGCNN, CGCNNIReLU
-from ocp_dc.models.dimenet_plus_plus import DimeNetPlusPlusIReLU
+from ocp_dc.models.dimenetplusplus import DimeNetPlusPlusIReLU
 from ocp_dc.models.forcenet import ForceNet, ForceNetIReLU
-from ocp_dc.models.gemnet import GemNetTIReLU
+from ocp_dc.models.gemnet_t import GemNetTIReLU
 from ocp_dc.models.schnet import SchNetIReLU
 from ocp_dc.models.wrapper import derivative_constrained
 

@@ -11,11 +11,11 @@ from fairchem.core.models.base import GraphModelMixin
 from torch import Tensor, nn
 from torch_geometric.nn.models.schnet import GaussianSmearing
 
-from ocp_dc.derivative_constrained import denormalize as remove_normalization
+from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.variants import replace_model_activations
+from ocp_dc.transforms import denormalize as remove_normalization
 
 EMBEDDINGS = {"khot": KHOT_EMBEDDINGS, "qmof": QMOF_KHOT_EMBEDDINGS}
 

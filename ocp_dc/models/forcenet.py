@@ -16,13 +16,13 @@ from fairchem.core.models.utils.basis import Basis
 from torch import Tensor, nn
 
 from ocp_dc.activations import activation as activation_by_name
-from ocp_dc.derivative_constrained import ReplacedSite
-from ocp_dc.derivative_constrained import denormalize as remove_normalization
+from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing
 from ocp_dc.models.forces import negative_gradient
-from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.variants import ORIGINAL, replace_model_activations
+from ocp_dc.transforms import ReplacedSite
+from ocp_dc.transforms import denormalize as remove_normalization
 
 ABLATIONS = ("none", "nofilter", "nocond", "nodistlist", "onlydist", "nodelinear", "edgelinear", "noself")
 SPHERICAL_BASES = {

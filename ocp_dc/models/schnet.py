@@ -8,8 +8,8 @@ from fairchem.core.common.registry import registry
 from fairchem.core.models.schnet import SchNetWrap
 from torch import Tensor
 
+from ocp_dc.edges import EdgesMixin
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.variants import replace_model_activations
 
 

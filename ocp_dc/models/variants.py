@@ -1,7 +1,7 @@
 """The paper's model variants: which activation sites and normalization layers of a model are replaced.
 
 Each model class declares, as data, ``activation_sites``: for each ``activation_scope``, the sites as the
-``where`` of :func:`ocp_dc.derivative_constrained.replace_activations`: patterns, a predicate, or None for every site.
+``where`` of :func:`ocp_dc.transforms.replace_activations`: patterns, a predicate, or None for every site.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import nn
 
 from ocp_dc.activations import ORIGINAL
-from ocp_dc.derivative_constrained import ReplacedSite, replace_activations
 from ocp_dc.errors import InputError
+from ocp_dc.transforms import ReplacedSite, replace_activations
 
 
 def replace_model_activations(model: nn.Module, activation: str, scope: str) -> list[ReplacedSite]:

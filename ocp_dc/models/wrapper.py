@@ -13,9 +13,9 @@ from fairchem.core.common.utils import setup_imports
 from torch import nn
 
 from ocp_dc.activations import ORIGINAL
-from ocp_dc.derivative_constrained import denormalize as remove_normalization
-from ocp_dc.derivative_constrained import replace_activations
 from ocp_dc.errors import InputError
+from ocp_dc.transforms import denormalize as remove_normalization
+from ocp_dc.transforms import replace_activations
 
 HYDRA_HEADS = ("output_heads.*",)
 # The activation sites of the output part of the host's models, and of the output part that a hydra's backbone keeps.
@@ -59,7 +59,7 @@ def derivative_constrained(
         otf_graph: if given, the base's (the host's calculator sets it here).
 
     Returns:
-        the model, with two lists of :class:`ocp_dc.derivative_constrained.ReplacedSite`: ``replaced_activations`` and
+        the model, with two lists of :class:`ocp_dc.transforms.ReplacedSite`: ``replaced_activations`` and
         ``removed_normalizations``.
 
     Raises:

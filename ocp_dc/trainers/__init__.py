@@ -1,5 +1,5 @@
 """The rescaled-label energy/force trainer."""
 
-from ocp_dc.trainers.derivative_constrained import DerivativeConstrainedTrainer
+from ocp_dc.trainers.dc_forces import DerivativeConstrainedTrainer
 
 __all__ = ["DerivativeConstrainedTrainer"]

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
-from ocp_dc.datasets.commands import add_md17_commands
+from ocp_dc.datasets.md17_commands import add_md17_commands
 from ocp_dc.datasets.oc22_commands import add_oc22_commands
 
 # about where aspirin's energies are: float32 cannot resolve 0.03 there

@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from ocp_dc.datasets import commands
+from ocp_dc.datasets import md17_commands
 from ocp_dc.datasets.download import download
-from ocp_dc.datasets.md17 import sha256_of
+from ocp_dc.datasets.molecule_conversion import sha256_of
 from ocp_dc.errors import InputError
 
 
@@ -136,7 +136,7 @@ def test_offline(server, tmp_path):
 
 def test_command_prints_the_sha256(server, tmp_path, run_command, monkeypatch, capsys):
     server.files["md17_ethanol.npz"] = npz_bytes()
-    monkeypatch.setattr(commands, "download", functools.partial(download, base_url=server.url))
+    monkeypatch.setattr(md17_commands, "download", functools.partial(download, base_url=server.url))
     assert run_command("download", "ethanol", "--to", tmp_path) == 0
     printed = capsys.readouterr()
     assert sha256_of(tmp_path / "md17_ethanol.npz") in printed.out

@@ -18,13 +18,13 @@ from fairchem.core.preprocessing import AtomsToGraphs
 from fairchem.core.scripts.preprocess_ef import write_images_to_lmdb
 from torch_geometric.data import Data
 
-from ocp_dc.cli import run_host
 from ocp_dc.datasets.lmdb import RecordFile
 from ocp_dc.datasets.manifest import read_manifest
-from ocp_dc.datasets.oc22 import draw_subset
+from ocp_dc.datasets.structure_conversion import draw_subset
 from ocp_dc.datasets.structures import ShardWriter
 from ocp_dc.errors import InputError
 from ocp_dc.evaluation import predict
+from ocp_dc.launch import run_fairchem
 
 PER_SHARD, SHARDS = 12, {"train": 5, "val_ood": 3, "val_id": 1}
 SIZES = {"train": 31, "val": 13}
@@ -454,7 +454,7 @@ def test_inspect_and_evaluate_what_the_host_has_preprocessed(preprocessed, run_o
     draw_subset(folder, tmp_path / "out", sizes={"train": 9, "val": 12})
     data = [f"--dataset.{split}.src={tmp_path / 'out' / split}" for split in ("train", "val")]
     model = ["--model.use_pbc=true", "--optim.max_epochs=1", "--timestamp-id", "run"]
-    run_host("train", train_arguments("schnet_irelu", *data, *model))
+    run_fairchem("train", train_arguments("schnet_irelu", *data, *model))
     checkpoint = tmp_path / "checkpoints" / "run" / "checkpoint.pt"
     of_theirs = list(predict(checkpoint, folder / "val_ood", batch_size=5, cpu=True))
     of_ours = list(predict(checkpoint, tmp_path / "out" / "val", batch_size=5, cpu=True))
@@ -471,7 +471,7 @@ def test_inspect_and_evaluate_what_the_host_has_preprocessed(preprocessed, run_o
 MEASURED = """
 import sys
 from pathlib import Path
-from ocp_dc.datasets.oc22 import draw_subset
+from ocp_dc.datasets.structure_conversion import draw_subset
 
 if __name__ == "__main__":
     tree, out, train, val, jobs = sys.argv[1:]

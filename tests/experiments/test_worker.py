@@ -27,7 +27,7 @@ def folder(tmp_path):
 def trained(monkeypatch):
     """What was trained and tested; both succeed."""
     calls = []
-    monkeypatch.setattr(worker, "run_host", lambda *call: calls.append(call))
+    monkeypatch.setattr(worker, "run_fairchem", lambda *call: calls.append(call))
     monkeypatch.setattr(worker, "evaluate_predictions", lambda *call: (ERRORS, PREDICTIONS))
     return calls
 
@@ -51,7 +51,7 @@ def test_diverged(folder, trained, monkeypatch):
     def diverge(*_):
         raise TrainingDivergedError("loss", 42, ["ethanol_7"], None)
 
-    monkeypatch.setattr(worker, "run_host", diverge)
+    monkeypatch.setattr(worker, "run_fairchem", diverge)
     worker.work(folder)
     result = read_record(folder / "result.json")
     assert (result["status"], result["step"]) == ("diverged", 42)
@@ -72,7 +72,7 @@ def test_an_error_is_recorded(folder, trained, monkeypatch, capsys):
     def fail(*_):
         raise InputError("dataset.train.src is gone")
 
-    monkeypatch.setattr(worker, "run_host", fail)
+    monkeypatch.setattr(worker, "run_fairchem", fail)
     worker.work(folder)
     result = read_record(folder / "result.json")
     assert (result["status"], result["message"]) == ("failed", "InputError: dataset.train.src is gone")
@@ -83,7 +83,7 @@ def test_being_stopped_leaves_no_result(folder, trained, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(worker, "run_host", stop)
+    monkeypatch.setattr(worker, "run_fairchem", stop)
     with pytest.raises(KeyboardInterrupt):
         worker.work(folder)
     assert not (folder / "result.json").exists()

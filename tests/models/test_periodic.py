@@ -19,8 +19,8 @@ from molecules import (
 from small_models import CGCNN, DIMENET_PLUS_PLUS, FORCENET, GEMNET, MODELS, SCHNET
 from test_properties import assert_close, each_form, has_gradient_forces
 
+from ocp_dc.edges import periodic_edges
 from ocp_dc.errors import InputError
-from ocp_dc.models.graph import periodic_edges
 
 PERIODICITIES = (TRICLINIC, THIN, SLAB, MOLECULES[1], WIRE)
 

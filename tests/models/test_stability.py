@@ -1,7 +1,7 @@
 import pytest
 
-from ocp_dc.cli import run_host
 from ocp_dc.errors import TrainingDivergedError
+from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers.metrics_log import read_metrics
 
 # deep and wide enough for IReLU in all sites to overflow (docs/stability.md)
@@ -19,7 +19,9 @@ RECOMMENDED = [
 def train_in_all_sites(train_arguments, request):
     def train(activation: str) -> None:
         model = ["activation_scope=all", f"activation={activation}", *SETTINGS[request.param]]
-        run_host("train", train_arguments(request.param, *RECOMMENDED, *(f"--model.{setting}" for setting in model)))
+        run_fairchem(
+            "train", train_arguments(request.param, *RECOMMENDED, *(f"--model.{setting}" for setting in model))
+        )
 
     return train
 

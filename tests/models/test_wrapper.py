@@ -15,8 +15,8 @@ from torch import nn
 from torch_geometric.data import Batch, Data
 
 from ocp_dc.activations import IReLU
-from ocp_dc.cli import run_host
 from ocp_dc.errors import InputError
+from ocp_dc.launch import run_fairchem
 from ocp_dc.models.wrapper import derivative_constrained
 
 ROOT = Path(__file__).parents[2]
@@ -225,7 +225,7 @@ def test_the_documented_example_trains_and_loads(sample_data, tmp_path):
         *(f"--dataset.{split}.src={sample_data / split}" for split in ("train", "val")),
         *("--optim.num_workers=0", "--optim.max_epochs=1", "--hide_eval_progressbar=True"),
     ]
-    assert run_host("train", arguments) == 0
+    assert run_fairchem("train", arguments) == 0
     (checkpoint,) = tmp_path.glob("checkpoints/*/checkpoint.pt")
     loaded = load_model_and_weights_from_checkpoint(str(checkpoint))
     assert len(loaded.replaced_activations) == 1

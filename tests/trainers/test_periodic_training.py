@@ -8,9 +8,9 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ocp_dc.cli import run_host
-from ocp_dc.datasets.oc22 import convert_structures, oxide_sample_path
+from ocp_dc.datasets.structure_conversion import convert_structures, oxide_sample_path
 from ocp_dc.errors import InputError
+from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers.metrics_log import read_metrics
 
 SIZES = {"train": 20, "val": 5}
@@ -51,7 +51,7 @@ def test_stored_edges_train_as_those_built_on_the_fly(frames, train_arguments_on
         run_dir = tmp_path / str(otf_graph)
         graph = (f"--model.otf_graph={otf_graph}", "--model.max_neighbors=300")
         arguments = train_arguments_on_oxides("cgcnn_dc", *sources, *ONE_EPOCH, *graph)
-        run_host("train", [*arguments, "--run-dir", str(run_dir)])
+        run_fairchem("train", [*arguments, "--run-dir", str(run_dir)])
         found.append(losses(run_dir))
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
@@ -60,16 +60,16 @@ def test_stored_edges_train_as_those_built_on_the_fly(frames, train_arguments_on
 def test_stored_edges_must_be_the_models(frames, train_arguments_on_oxides, tmp_path, cutoff, stored):
     sources = convert(frames, tmp_path, cutoff=cutoff)
     with pytest.raises(InputError, match=rf"{stored}; .* convert with --cutoff 6\.0"):
-        run_host("train", train_arguments_on_oxides("schnet_dc", *sources, "--model.otf_graph=False"))
+        run_fairchem("train", train_arguments_on_oxides("schnet_dc", *sources, "--model.otf_graph=False"))
 
 
 def test_slabs_beside_bulks(frames, train_arguments_on_oxides, tmp_path):
     slabs = [relabelled(frame, pbc=[True, True, False]) for frame in frames[::2]]
     sources = convert([*slabs, *frames[1::2]], tmp_path)
-    run_host("train", train_arguments_on_oxides("cgcnn_dc", *sources, *ONE_EPOCH))
+    run_fairchem("train", train_arguments_on_oxides("cgcnn_dc", *sources, *ONE_EPOCH))
     assert np.isfinite(losses(tmp_path)).all()
     with pytest.raises(InputError, match=r"model\.name schnet, a model of fairchem, cannot build edges"):
-        run_host("train", train_arguments_on_oxides("schnet", *sources, *ONE_EPOCH))
+        run_fairchem("train", train_arguments_on_oxides("schnet", *sources, *ONE_EPOCH))
 
 
 @pytest.mark.parametrize("free_only", [True, False])
@@ -82,6 +82,6 @@ def test_fixed_atoms_are_left_out_of_the_loss_on_request(frames, train_arguments
             *("schnet_dc", *convert([relabelled(frame, shift) for frame in frames], folder), *ONE_EPOCH),
             f"--outputs.forces.train_on_free_atoms={free_only}",
         )
-        run_host("train", [*arguments, "--run-dir", str(folder)])
+        run_fairchem("train", [*arguments, "--run-dir", str(folder)])
         found.append(losses(folder))
     assert (found[0] == found[1]) == free_only

@@ -18,9 +18,10 @@ import pytest
 import torch
 from fairchem.core.common.registry import registry
 
-from ocp_dc.cli import main, run_host
+from ocp_dc.cli import main
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.evaluation import load_trainer
+from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers import DerivativeConstrainedTrainer
 from ocp_dc.trainers.metrics_log import MetricsLog, read_metrics
 
@@ -28,7 +29,7 @@ STEPS_PER_EPOCH = 5  # 100 conformations in batches of 20
 
 
 def train(arguments) -> None:
-    assert run_host("train", arguments) == 0
+    assert run_fairchem("train", arguments) == 0
 
 
 def only_checkpoint(run_dir: Path) -> Path:
@@ -286,15 +287,15 @@ def poison_gradient(monkeypatch, at_step: int) -> None:
 
 
 def test_validate_and_predict_take_labels_from_the_checkpoint(train_arguments, tmp_path, sample_data, monkeypatch):
-    monkeypatch.setattr("ocp_dc.trainers.derivative_constrained.read_training_labels", None, raising=True)
+    monkeypatch.setattr("ocp_dc.trainers.dc_forces.read_training_labels", None, raising=True)
     train(train_arguments("schnet_dc", "--optim.max_epochs=1", "--timestamp-id", "run"))
     checkpoint = ("--checkpoint", str(only_checkpoint(tmp_path)))
-    run_host("validate", train_arguments("schnet_dc", *checkpoint, "--timestamp-id", "validated"))
+    run_fairchem("validate", train_arguments("schnet_dc", *checkpoint, "--timestamp-id", "validated"))
     validated = read_metrics(tmp_path / "logs" / "tensorboard" / "validated" / "metrics.jsonl")[-1]
     assert validated["energy_mae"] == pytest.approx(read_log_of(tmp_path, "run")[-1]["energy_mae"], rel=1e-9)
 
     test_set = f"--dataset.test.src={sample_data / 'test'}"
-    run_host("predict", train_arguments("schnet_dc", *checkpoint, test_set, "--timestamp-id", "predicted"))
+    run_fairchem("predict", train_arguments("schnet_dc", *checkpoint, test_set, "--timestamp-id", "predicted"))
     with np.load(next((tmp_path / "results" / "predicted").glob("*.npz"))) as predictions:
         assert predictions["energy"].dtype == np.float64
         assert predictions["forces"].dtype == np.float64
@@ -332,11 +333,11 @@ def test_not_a_checkpoint(train_arguments, tmp_path):
     bad = tmp_path / "checkpoint.pt"
     bad.write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="cannot be read"):
-        run_host("validate", train_arguments("schnet_dc", "--checkpoint", str(bad)))
+        run_fairchem("validate", train_arguments("schnet_dc", "--checkpoint", str(bad)))
     gc.collect()
     torch.save({"weights": 1}, bad)
     with pytest.raises(InputError, match="has no state_dict, config, normalizers"):
-        run_host("validate", train_arguments("schnet_dc", "--checkpoint", str(bad)))
+        run_fairchem("validate", train_arguments("schnet_dc", "--checkpoint", str(bad)))
 
 
 def test_metrics_log_drops_what_a_resumed_run_repeats(tmp_path):

@@ -11,8 +11,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
-from ocp_dc.datasets.manifest import ENERGY_UNITS_IN_EV
 from ocp_dc.errors import InputError
+from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 MD17_ENERGY_UNIT = "kcal/mol"
 MAX_ATOMIC_NUMBER = 118

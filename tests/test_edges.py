@@ -12,8 +12,8 @@ from molecules import CRYSTALS, SLAB, THIN, TRICLINIC, WIRE, batch_of
 from small_models import SCHNET
 from torch_geometric.data import Batch, Data
 
+from ocp_dc.edges import molecule_edges, periodic_edges
 from ocp_dc.errors import InputError
-from ocp_dc.models.graph import molecule_edges, periodic_edges
 
 
 def edge_set(edge_index):

@@ -12,15 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 import ocp_dc
-from ocp_dc.datasets.frames import FrameFile, open_frames
-from ocp_dc.datasets.manifest import (
-    LENGTH_UNIT,
-    AtomAccumulator,
-    EdgeSettings,
-    LabelAccumulator,
-    StructuresManifest,
-    sha256_of,
-)
+from ocp_dc.datasets.ase_files import FrameFile, open_frames
+from ocp_dc.datasets.manifest import EdgeSettings, StructuresManifest, sha256_of
 from ocp_dc.datasets.shard_jobs import ShardJob, resumable_shards
 from ocp_dc.datasets.shard_tree import ShardFolder
 from ocp_dc.datasets.splits import Split, grouped_split, random_split, read_index_files, read_split_dir
@@ -33,6 +26,8 @@ from ocp_dc.datasets.structures import (
     check_settings,
 )
 from ocp_dc.errors import InputError
+from ocp_dc.statistics import AtomAccumulator, LabelAccumulator
+from ocp_dc.units import LENGTH_UNIT
 
 ENERGY_UNIT = "eV"
 UNITS_FROM = "convention"
@@ -67,7 +62,7 @@ def convert_structures(
     and frames, and their ``fid`` is the number of the frame in that order. ``out`` appears when it is complete.
 
     Args:
-        files: see :func:`~ocp_dc.datasets.frames.open_frames`. Their frames are split as one collection.
+        files: see :func:`~ocp_dc.datasets.ase_files.open_frames`. Their frames are split as one collection.
         out: the folder to make.
         sizes: number of structures of each split, drawn by :func:`~ocp_dc.datasets.splits.random_split`.
         seed: of that draw.

@@ -17,7 +17,7 @@ from fairchem.core.datasets.lmdb_dataset import LmdbDataset, data_list_collater
 from fairchem.core.datasets.oc22_lmdb_dataset import OC22LmdbDataset
 
 from ocp_dc.datasets.manifest import EdgeSettings, StructuresManifest, read_manifest
-from ocp_dc.datasets.oc22 import convert_structures
+from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.errors import InputError
 
 SIZES = {"train": 14, "val": 4, "test": 6}

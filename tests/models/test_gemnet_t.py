@@ -15,8 +15,9 @@ from torch_geometric.data import Batch
 
 from ocp_dc.activations import IReLU
 from ocp_dc.errors import InputError
-from ocp_dc.models.gemnet import GemNetTIReLU
-from ocp_dc.models.scale_factors import fit_scale_factors, read_scale_factors
+from ocp_dc.models.gemnet_t import GemNetTIReLU
+from ocp_dc.models.scale_factors import read_scale_factors
+from ocp_dc.scale_factor_fit import fit_scale_factors
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "md17"
 PUBLISHED_FACTORS = CONFIGS / "gemnet_scale_factors.json"

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ocp_dc.datasets.conformations import MD17_ENERGY_UNIT, Trajectory, check_conformations, resolve_energy_unit
 from ocp_dc.datasets.describe import Column, describe_labels, describe_manifest, describe_molecule, lmdb_columns, table
 from ocp_dc.datasets.download import ALIASES, FILE_OF_MOLECULE, download
-from ocp_dc.datasets.manifest import ENERGY_UNITS_IN_EV, LabelAccumulator, sha256_of
-from ocp_dc.datasets.md17 import convert, open_trajectory, sample_path
+from ocp_dc.datasets.manifest import sha256_of
+from ocp_dc.datasets.molecule_conversion import convert, open_trajectory, sample_path
 from ocp_dc.datasets.splits import SPLIT_NAMES
-from ocp_dc.datasets.trajectory import MD17_ENERGY_UNIT, Trajectory, check_conformations, resolve_energy_unit
 from ocp_dc.errors import InputError
+from ocp_dc.statistics import LabelAccumulator
+from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 SAMPLE_WORD = "sample"
 ASSUMED_NOTE = (

@@ -14,9 +14,9 @@ from fairchem.core.common.utils import radius_graph_pbc
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset, data_list_collater
 
 import ocp_dc
-from ocp_dc.datasets import md17, trajectory
+from ocp_dc.datasets import conformations, molecule_conversion
 from ocp_dc.datasets.manifest import read_manifest
-from ocp_dc.datasets.md17 import convert, open_trajectory, sample_path
+from ocp_dc.datasets.molecule_conversion import convert, open_trajectory, sample_path
 from ocp_dc.errors import InputError
 
 SIZES = {"train": 20, "val": 8, "test": 12}
@@ -58,7 +58,7 @@ def host_dataset(folder):
 
 @pytest.mark.parametrize("text", [np.bytes_, np.str_])
 def test_md17_layout(write_npz, arrays, monkeypatch, text):
-    monkeypatch.setattr(trajectory, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(conformations, "BLOCK_ROWS", 7)
     path = write_npz(arrays, name="a.npz", theory=text("PBE+vdW-TS"), e_unit=text("kcal/mol"), r_unit=text("Ang"))
     opened = open_trajectory(path)
     assert_same(read_all(path), arrays)
@@ -83,13 +83,13 @@ def test_rmd17_layout(write_npz, arrays):
 
 
 def test_column_order_and_float32(write_npz, arrays, monkeypatch):
-    monkeypatch.setattr(trajectory, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(conformations, "BLOCK_ROWS", 7)
     arrays = {**arrays, "R": np.asfortranarray(arrays["R"]), "F": arrays["F"].astype(np.float32)}
     assert_same(read_all(write_npz(arrays)), arrays)
 
 
 def test_extended_xyz_keeps_every_digit_ase_wrote(tmp_path, arrays, monkeypatch):
-    monkeypatch.setattr(trajectory, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(conformations, "BLOCK_ROWS", 7)
     path = write_xyz(tmp_path / "molecule.xyz", arrays)
     from_ase = ase.io.read(path, index=":", format="extxyz")
     expected = {
@@ -120,7 +120,7 @@ def test_units_are_the_files_or_given_or_assumed(tmp_path, write_npz, arrays):
 
 
 def test_records_equal_the_source_rows(write_npz, arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr(trajectory, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(conformations, "BLOCK_ROWS", 7)
     convert(write_npz(arrays), tmp_path / "out", sizes=SIZES, seed=3)
     seen = []
     for name, size in SIZES.items():
@@ -264,7 +264,7 @@ def peak_of(function):
 
 def read_and_check(path):
     for block in open_trajectory(path).blocks():
-        trajectory.check_conformations(path, block)
+        conformations.check_conformations(path, block)
 
 
 def write_many(path, count, natoms):
@@ -279,7 +279,7 @@ def write_many(path, count, natoms):
 
 @pytest.mark.parametrize("suffix", ["npz", "xyz"])
 def test_memory_of_reading_does_not_grow_with_the_number_of_conformations(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(trajectory, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(conformations, "BLOCK_ROWS", 16)
     natoms, counts = 30, (200, 500)
     paths = [write_many(tmp_path / f"{count}.{suffix}", count, natoms) for count in counts]
     few, many = (peak_of(lambda path=path: read_and_check(path)) for path in paths)
@@ -288,7 +288,7 @@ def test_memory_of_reading_does_not_grow_with_the_number_of_conformations(tmp_pa
 
 
 def test_memory_of_converting_does_not_grow_with_the_number_of_conformations(tmp_path, monkeypatch):
-    monkeypatch.setattr(trajectory, "BLOCK_ROWS", 32)
+    monkeypatch.setattr(conformations, "BLOCK_ROWS", 32)
     natoms, counts = 30, (1200, 2400)
     paths = [write_many(tmp_path / f"{count}.npz", count, natoms) for count in counts]
     few, many = (peak_of(lambda path=path: convert(path, path.with_suffix(""), sizes={"train": 300})) for path in paths)
@@ -404,4 +404,4 @@ def test_more_conformations_than_there_are(write_npz, tmp_path):
     with pytest.raises(InputError, match=r"30 train \+ 11 test = 41 conformations, but there are 40"):
         convert(write_npz(), tmp_path / "out", sizes={"train": 30, "test": 11})
     assert not (tmp_path / "out").exists()
-    assert md17.sample_path().is_file()
+    assert molecule_conversion.sample_path().is_file()

@@ -10,14 +10,16 @@ import numpy as np
 from tqdm import tqdm
 
 import ocp_dc
+from ocp_dc.datasets.conformations import Trajectory, check_conformations
 from ocp_dc.datasets.extxyz import open_xyz
 from ocp_dc.datasets.lmdb import MoleculeWriter
-from ocp_dc.datasets.manifest import LENGTH_UNIT, LabelStatistics, MoleculeManifest, sha256_of
+from ocp_dc.datasets.manifest import MoleculeManifest, sha256_of
 from ocp_dc.datasets.npz import open_npz
 from ocp_dc.datasets.splits import Split, random_split, read_split_dir
 from ocp_dc.datasets.staging import is_conversion, staged_folder
-from ocp_dc.datasets.trajectory import Trajectory, check_conformations
 from ocp_dc.errors import InputError
+from ocp_dc.statistics import LabelStatistics
+from ocp_dc.units import LENGTH_UNIT
 
 XYZ_SUFFIXES = (".xyz", ".extxyz")
 

@@ -9,8 +9,8 @@ from fairchem.core.common.registry import registry
 from fairchem.core.models.base import GraphData
 from fairchem.core.models.gemnet.gemnet import GemNetT
 
+from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
-from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.scale_factors import load_scale_factors
 from ocp_dc.models.variants import replace_model_activations
 

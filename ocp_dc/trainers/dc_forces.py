@@ -19,12 +19,12 @@ from torch.nn.utils import clip_grad_norm_
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
-from ocp_dc.config_keys import check_trainer_config
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.models.scale_factors import read_scale_factors
 from ocp_dc.references import TrainingLabels, fit_element_references, parse_reference_energy, read_training_labels
 from ocp_dc.rescaling import parse_label_rescaling, rescaling_constant
 from ocp_dc.trainers.checkpoints import read_checkpoint, require_same_labels, require_same_model, unused_run_id
+from ocp_dc.trainers.config_keys import check_trainer_config
 from ocp_dc.trainers.metrics_log import MetricsLog
 
 SHOWN_METRICS = ("loss", "energy_mae", "forces_mae")

@@ -10,8 +10,8 @@ from torch_geometric.nn import GraphNorm
 from torch_geometric.nn.models import DimeNetPlusPlus, SchNet
 
 from ocp_dc.activations import IntegratedSoftplus, IReLU
-from ocp_dc.derivative_constrained import ReplacedSite, denormalize, replace_activations
 from ocp_dc.errors import InputError
+from ocp_dc.transforms import ReplacedSite, denormalize, replace_activations
 
 
 class Opaque(tuple):

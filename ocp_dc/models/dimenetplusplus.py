@@ -13,9 +13,9 @@ from fairchem.core.models.dimenet_plus_plus import DimeNetPlusPlusWrap
 from numpy.polynomial.legendre import leg2poly
 from torch import Tensor
 
+from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.graph import EdgesMixin
 from ocp_dc.models.variants import replace_model_activations
 
 

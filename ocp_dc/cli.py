@@ -1,28 +1,32 @@
-"""The `ocp-dc` command. Training, validation and prediction are the host's, with its flags."""
+"""The `ocp-dc` command. Training, validation and prediction are fairchem's, with its flags."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from importlib.metadata import version
+import warnings
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-
-import torch
-from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import setup_imports
+from typing import TYPE_CHECKING
 
 import ocp_dc
+from ocp_dc.config_commands import add_config_commands
 from ocp_dc.datasets.md17_commands import add_md17_commands
 from ocp_dc.datasets.oc22_commands import add_oc22_commands
 from ocp_dc.errors import InputError, TrainingDivergedError
-from ocp_dc.evaluation import TestErrors, evaluate, write_result
-from ocp_dc.experiments.commands import add_experiment_commands
-from ocp_dc.launch import MODES, run_fairchem
-from ocp_dc.scale_factor_fit import fit_scale_factors
+from ocp_dc.info import add_info_command
+from ocp_dc.runs.commands import add_run_commands
+
+if TYPE_CHECKING:
+    from ocp_dc.evaluation import TestErrors
+
+FAIRCHEM_MODES = ("train", "validate", "predict")
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
+    from ocp_dc.evaluation import evaluate, write_result
+
     out = args.out or Path(args.checkpoint).parent / "result.json"
     if out.exists() and not args.overwrite:
         raise InputError(f"{out} exists; name another file with --out, or give --overwrite")
@@ -34,6 +38,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 
 def run_fit_scale_factors(args: argparse.Namespace) -> int:
+    from ocp_dc.scale_factor_fit import fit_scale_factors
+
     factors = fit_scale_factors(args.config_yml, args.out, args.overrides, args.num_batches, args.overwrite)
     for name, factor in factors.items():
         print(f"{name:<32}{factor:>12.5f}")
@@ -53,26 +59,20 @@ def format_errors(errors: TestErrors) -> str:
     return "\n".join(f"{name:<15}{in_source_units:>24}   {note}".rstrip() for name, in_source_units, note in rows)
 
 
-def run_info(_: argparse.Namespace) -> int:
-    setup_imports()  # registers the host's models
-    for name in ("ocp_dc", "fairchem-core", "torch", "torch-geometric"):
-        print(f"{name:<16}{version(name)}")
-    for name in ("torch_scatter", "torch_sparse"):
-        supplied = name in sys.modules and sys.modules[name].__name__.startswith(ocp_dc.__name__)
-        print(f"{name:<16}{'stand-in of ocp_dc' if supplied else 'installed'}")
-    print(f"{'device':<16}{torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
-    print(f"{'models':<16}{', '.join(sorted(registry.mapping['model_name_mapping']))}")
-    return 0
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ocp-dc", description=ocp_dc.__doc__.splitlines()[0])
+    """The parser; nothing heavy is imported for it, so that --help is quick."""
+    parser = argparse.ArgumentParser(
+        prog="ocp-dc", description="Derivative-constrained training for the Open Catalyst Project's models."
+    )
+    parser.add_argument("--version", action="version", version=f"ocp_dc {ocp_dc.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for mode in MODES:
+    for mode in FAIRCHEM_MODES:
         commands.add_parser(mode, help=f"fairchem's {mode}: --config-yml FILE and its other flags", add_help=False)
     add_md17_commands(commands)
     add_oc22_commands(commands)
-    add_experiment_commands(commands)
+    add_run_commands(commands)
+    add_config_commands(commands)
+    add_info_command(commands)
 
     evaluation = commands.add_parser("evaluate", help="test errors of a checkpoint")
     evaluation.add_argument("--checkpoint", required=True, help="checkpoint.pt of a run (it is unpickled: trust it)")
@@ -89,17 +89,17 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--num-batches", type=int, default=16, help="training batches used for each factor (default 16)")
     fit.add_argument("--overwrite", action="store_true", help="replace an existing file")
     fit.set_defaults(func=run_fit_scale_factors)
-
-    commands.add_parser("info", help="versions, device, models").set_defaults(func=run_info)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: 0 success, 1 training diverged, 2 input that cannot be used, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # fairchem and what it needs warn of what their own future versions will do
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        if arguments and arguments[0] in MODES:
-            return run_fairchem(arguments[0], arguments[1:])
+        if arguments and arguments[0] in FAIRCHEM_MODES:
+            return _run_fairchem(arguments[0], arguments[1:])
         args, args.overrides = build_parser().parse_known_args(arguments)
         if args.overrides and args.func is not run_fit_scale_factors:
             raise InputError(f"unknown arguments: {' '.join(args.overrides)}; see ocp-dc {args.command} --help")
@@ -115,6 +115,26 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     finally:
         logging.shutdown()
+
+
+def _run_fairchem(mode: str, arguments: list[str]) -> int:
+    if {"-h", "--help"}.intersection(arguments):
+        _print_help_of_fairchem(mode)
+        return 0
+    from ocp_dc.launch import run_fairchem
+
+    return run_fairchem(mode, arguments)
+
+
+def _print_help_of_fairchem(mode: str) -> None:
+    # from the file of its flags: importing its package takes seconds
+    folder = next(iter(find_spec("fairchem").submodule_search_locations))
+    spec = spec_from_file_location("fairchem_flags", Path(folder) / "core" / "common" / "flags.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    parser = module.flags.get_parser()
+    parser.prog = f"ocp-dc {mode}"
+    parser.print_help()
 
 
 if __name__ == "__main__":

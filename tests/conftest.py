@@ -17,22 +17,25 @@ from fairchem.core.models.gemnet.layers import spherical_basis
 
 from ocp_dc.datasets.molecule_conversion import convert, sample_path
 from ocp_dc.datasets.structure_conversion import convert_structures, oxide_sample_path
+from ocp_dc.experiments.scales import WIDTHS
 
 # the imported modules' objects need not be looked at again by each gc.collect() below
 gc.freeze()
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-# settings of the configs at small widths, by the model's name in the file names
-SMALL = {
-    "schnet": ["hidden_channels=32", "num_filters=16", "num_interactions=2", "num_gaussians=10"],
-    "cgcnn": ["atom_embedding_size=32", "num_graph_conv_layers=2", "fc_feat_size=16", "num_gaussians=10"],
-    "dimenetplusplus": [
-        *("hidden_channels=16", "out_emb_channels=16", "num_blocks=1", "int_emb_size=8", "basis_emb_size=4"),
-        *("num_spherical=3", "num_radial=3"),
-    ],
-    "forcenet": ["hidden_channels=16", "decoder_hidden_channels=16", "num_interactions=2", "num_freqs=5"],
-    "gemnet": ["emb_size_atom=16", "emb_size_edge=16", "num_blocks=1", "max_neighbors=5"],
-}
+# of the scale that shows whether everything runs, and GemNet smaller yet
+SMALL = {**WIDTHS["narrow"], "gemnet_t": {**WIDTHS["narrow"]["gemnet_t"], "num_blocks": 1, "max_neighbors": 5}}
+
+
+def small_widths(config: str) -> list[str]:
+    """Arguments that make the network of a config, such as ``md17/schnet_dc``, small."""
+    name = Path(config).name
+    model = next((model for model in SMALL if name == model or name.startswith(f"{model}_")), None)
+    if model is None:
+        raise KeyError(
+            f"configs/{config}.yml: no small widths for its model; add it to WIDTHS in experiments/scales.py"
+        )
+    return [f"--model.{key}={value}" for key, value in SMALL[model].items()]
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +78,7 @@ def arguments(config: str, data: Path, run_dir: Path, *overrides: str) -> list[s
         *("--config-yml", str(CONFIGS / f"{config}.yml"), "--run-dir", str(run_dir), "--print-every", "1"),
         *(f"--dataset.train.src={data / 'train'}", f"--dataset.val.src={data / 'val'}"),
         *("--optim.num_workers=0", "--hide_eval_progressbar=True"),
-        *(f"--model.{setting}" for setting in SMALL[Path(config).name.split("_")[0]]),
+        *small_widths(config),
         *overrides,
     ]
 

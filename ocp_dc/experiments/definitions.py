@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from ocp_dc.errors import InputError
 
 CONFIGS = Path(ocp_dc.__file__).parent.parent / "configs"
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
-# the paper's; its OC22 runs as they were made, without periodic images; this package's own
+# the paper's; its runs as they were made where they differ from its text (OC22 without periodic images, ForceNet with
+# its activations replaced by position); this package's own
 PROTOCOLS = ("paper", "as_published", "recommended")
 PAPER_BETA = 30.0
 
@@ -28,21 +29,18 @@ class Collection:
         title: for readers.
         size: number of training conformations in the paper's tables.
         energy_unit: in the paper's tables; forces are in this per Å.
+        as_published: in what the published runs differ from the paper's text.
     """
 
     name: str
     title: str
     size: int
     energy_unit: str
-
-    @property
-    def units(self) -> dict[str, str]:
-        """Of the errors that the paper's tables show, energy over force."""
-        return {"energy": self.energy_unit, "force": f"{self.energy_unit}/Å"}
+    as_published: str
 
 
-MD17 = Collection("md17", "MD17", 50_000, "kcal/mol")
-OC22 = Collection("oc22", "OC22", 200_000, "eV")
+MD17 = Collection("md17", "MD17", 50_000, "kcal/mol", "activations replaced by position")
+OC22 = Collection("oc22", "OC22", 200_000, "eV", "no periodic images")
 
 # in the paper's order, with its abbreviations
 MOLECULES = {
@@ -74,12 +72,12 @@ class Model:
 
     Attributes:
         title: its name in the paper's tables.
-        stem: its baseline's config in configs/md17 and configs/oc22.
+        record: its name in the paper's records.
         method: the variant that is the paper's method (*): everything that applies to the model.
     """
 
     title: str
-    stem: str
+    record: str
     method: str
 
     @property
@@ -88,12 +86,13 @@ class Model:
         return self.method.removeprefix("irelu+")
 
 
+# by the stem of their configs
 MODELS = {
     "schnet": Model("SchNet", "schnet", "irelu+rescaled"),
     "cgcnn": Model("CGCNN", "cgcnn", "irelu+denorm+rescaled"),
-    "dimenet_plus_plus": Model("DimeNet++", "dimenetplusplus", "irelu+rescaled"),
+    "dimenetplusplus": Model("DimeNet++", "dimenet_plus_plus", "irelu+rescaled"),
     "forcenet": Model("ForceNet", "forcenet", "irelu+denorm+rescaled"),
-    "gemnet": Model("GemNet", "gemnet_t", "irelu+rescaled"),
+    "gemnet_t": Model("GemNet", "gemnet", "irelu+rescaled"),
 }
 
 
@@ -125,14 +124,17 @@ class Experiment:
         words = [self.model, self.variant.replace("+", "_"), self.molecule, str(self.train_size), f"b{self.beta:g}"]
         return "-".join([*words, f"s{self.seed}", *([self.protocol] if self.protocol != "paper" else [])])
 
-    @classmethod
-    def of_record(cls, record: dict) -> Experiment:
-        """From a dictionary that has its fields, among others.
+    @property
+    def cell(self) -> str:
+        """What runs share that differ in nothing but their seed: the name of the one with seed 0."""
+        return replace(self, seed=0).id
 
-        Raises:
-            KeyError: one is missing.
-        """
-        return cls(**{field.name: record[field.name] for field in fields(cls)})
+    @classmethod
+    def of_id(cls, name: str) -> Experiment:
+        """The one of that id."""
+        model, variant, molecule, size, beta, seed, *protocol = name.split("-")
+        numbers = int(size), float(beta.removeprefix("b")), int(seed.removeprefix("s"))
+        return cls(model, variant.replace("_", "+"), molecule, *numbers, *protocol)
 
     @property
     def collection(self) -> Collection:
@@ -145,10 +147,9 @@ class Experiment:
         Raises:
             InputError: there is none for this model, variant and protocol.
         """
-        model = MODELS[self.model]
         suffix = VARIANTS[self.variant]
-        name = f"{self.collection.name}/{model.stem}{suffix}{'' if self.protocol == 'paper' else f'_{self.protocol}'}"
-        of_another_variant = suffix == "_dc" and self.variant != model.method
+        name = f"{self.collection.name}/{self.model}{suffix}{'' if self.protocol == 'paper' else f'_{self.protocol}'}"
+        of_another_variant = suffix == "_dc" and self.variant != MODELS[self.model].method
         if of_another_variant or not config_file(name).is_file():
             raise InputError(
                 f"{self.model}, variant {self.variant}, {self.protocol} protocol: no config {config_file(name)}; "
@@ -205,12 +206,15 @@ class Table:
         return collection_of(self.molecules[0])
 
     def experiments(self, molecules: Sequence[str], seed: int, protocol: str = "paper") -> Iterator[Experiment]:
-        """The paper's, in its protocol or as published."""
+        """The paper's, in its protocol or as published, which is the same where no config says otherwise."""
         sizes = self.sizes or (self.collection.size,)
         for row, molecule, size, beta in product(self.rows, molecules, sizes, self.betas):
             for variant in row.variants:
                 if size <= LARGEST_SIZES.get(molecule, size):
-                    yield Experiment(row.model, variant, molecule, size, beta, seed, protocol)
+                    of_run = protocol
+                    if protocol == "as_published":
+                        of_run = published_protocol(row.model, variant, self.collection)
+                    yield Experiment(row.model, variant, molecule, size, beta, seed, of_run)
 
 
 # the paper's Fig. 2 ends there, for want of conformations
@@ -227,7 +231,7 @@ TABLES = {
         Table(
             "table2",
             "original settings and the paper's method",
-            tuple(Row(name, "original", model.method) for name, model in MODELS.items() if name != "gemnet"),
+            tuple(Row(name, "original", model.method) for name, model in MODELS.items() if name != "gemnet_t"),
             molecules=(OC22.name,),
         ),
         Table(
@@ -277,6 +281,10 @@ class PaperValue:
     printed_energy: float | None = None
     printed_force: float | None = None
 
+    @property
+    def printed(self) -> tuple[float | None, float | None]:
+        return self.printed_energy, self.printed_force
+
 
 def experiments_of(
     target: str,
@@ -295,7 +303,7 @@ def experiments_of(
             aspirin, may be asked for on others.
         seeds: seeds 0 … seeds − 1.
         with_recommended: add the recommended protocol's runs for the models and molecules there.
-        as_published: Table 2 without periodic images, as the paper's runs were, instead of with them.
+        as_published: as the paper's runs were made, where that differs from its text.
 
     Raises:
         InputError: something is unknown, or nothing matches.
@@ -309,18 +317,16 @@ def experiments_of(
         unknown = [name for name in given or () if name not in known]
         if unknown:
             raise InputError(f"{key} {unknown[0]} is unknown; choose from {', '.join(known)}")
-    if seeds < 1:
-        raise InputError(f"--seeds {seeds}: at least one seed is needed")
-
     table = TABLES[target]
-    if as_published and table.collection != OC22:
-        raise InputError(f"--as-published is for Table 2, on OC22; {target} is on molecules, which have no images")
+    protocol = "as_published" if as_published else "paper"
+    if as_published and not any(each.protocol == protocol for each in table.experiments(table.molecules, 0, protocol)):
+        raise InputError(f"--as-published: {target} was run as the paper's text has it; leave it out")
     if molecules and table.collection != MD17:
         raise InputError(f"--molecule {molecules[0]}: {target} is on {table.collection.title}; leave it out")
     columns = [name for name in COLUMNS if name in (molecules or table.molecules)]
     found = []
     for seed in range(seeds):
-        found += table.experiments(columns, seed, "as_published" if as_published else "paper")
+        found += table.experiments(columns, seed, protocol)
         if with_recommended:
             found += _recommended_experiments(table, columns, seed)
     chosen = [
@@ -344,9 +350,15 @@ def _recommended_experiments(table: Table, molecules: Sequence[str], seed: int) 
 @functools.cache
 def recommended_variants(model: str, collection: Collection) -> tuple[str, ...]:
     """The variants of a model that a collection's configs have in the recommended protocol."""
-    stem = f"{collection.name}/{MODELS[model].stem}"
-    names = {variant: f"{stem}{suffix}_recommended" for variant, suffix in VARIANTS.items()}
+    names = {variant: f"{collection.name}/{model}{suffix}_recommended" for variant, suffix in VARIANTS.items()}
     return tuple(variant for variant, name in names.items() if config_file(name).is_file())
+
+
+@functools.cache
+def published_protocol(model: str, variant: str, collection: Collection) -> str:
+    """``as_published`` where the paper's run was not as its text has it and a config says how, else ``paper``."""
+    name = f"{collection.name}/{model}{VARIANTS[variant]}_as_published"
+    return "as_published" if config_file(name).is_file() else "paper"
 
 
 def paper_value(experiment: Experiment, target: str | None = None) -> PaperValue | None:
@@ -361,7 +373,7 @@ def paper_value(experiment: Experiment, target: str | None = None) -> PaperValue
     if experiment.protocol == "recommended" or experiment.beta != PAPER_BETA:
         return None
     place = target.removeprefix("table") if target else None
-    key = (experiment.model, experiment.variant, experiment.molecule, experiment.train_size)
+    key = (MODELS[experiment.model].record, experiment.variant, experiment.molecule, experiment.train_size)
     values = (value for places, value in _paper_values().get(key, ()) if place is None or place in places)
     return next(values, None)
 

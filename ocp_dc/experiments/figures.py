@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ocp_dc.evaluation import EFWT_ENERGY_EV, EFWT_FORCE_EV_PER_ANGSTROM
-from ocp_dc.experiments.definitions import MD17, MOLECULES, Experiment, PaperValue
-from ocp_dc.experiments.results import QUANTITIES, Cell, RunResult
+from ocp_dc.experiments.definitions import MOLECULES, Experiment, PaperValue
+from ocp_dc.experiments.plan import PREDICTIONS_NAME
+from ocp_dc.runs.rendering import Picture
+from ocp_dc.runs.results import Cell, Measure, RunResult
 from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 DOTS_PER_INCH = 110
@@ -27,63 +29,86 @@ MARKERS = "osD^vPX*"
 BLUE, ORANGE = PALETTE[5], PALETTE[6]
 # Fig. 1 divides energies by this, since they are that much larger than forces
 ENERGY_DIVISOR = 1000
-# the paper's figures are on MD17
-UNITS = MD17.units
 CURVE_POINTS = 200
 OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 
 
-def plot_betas(cells: Sequence[Cell]) -> bytes:
-    """Fig. 1: training loss by step (the first seed's), and test errors by β, of cells that differ in β."""
+def run_pictures(run: RunResult) -> list[Picture]:
+    """Plots of the test errors of a run that has finished."""
+    predictions = read_predictions(run)
+    if run.status != "finished" or predictions is None:
+        return []
+    return [
+        Picture(f"{run.name}-parity", f"{run.name}: parity", plot_parity(run, predictions)),
+        Picture(f"{run.name}-errors", f"{run.name}: errors", plot_error_distribution(run, predictions)),
+    ]
+
+
+def read_predictions(run: RunResult) -> dict[str, np.ndarray] | None:
+    """``errors.npz``, None where there is none."""
+    path = run.folder / PREDICTIONS_NAME
+    if not path.is_file():
+        return None
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def plot_betas(cells: Mapping[float, Cell], measures: tuple[Measure, Measure]) -> bytes:
+    """Fig. 1: training loss by step (the first seed's), and test errors by β.
+
+    Args:
+        cells: by β.
+        measures: energy and force.
+    """
+    energy, force = measures
     figure, (curves, errors) = _panels(2)
-    for number, cell in enumerate(cells):
-        _plot_training_loss(curves, cell.runs[0], viridis(number / max(1, len(cells) - 1) * 0.9))
-    curves.set(xlabel="optimizer step", ylabel=f"training loss, |ΔE| + β |ΔF| ({UNITS['energy']}; β in Å)")
+    for number, (beta, cell) in enumerate(cells.items()):
+        color = viridis(number / max(1, len(cells) - 1) * 0.9)
+        _plot_training_loss(curves, cell.runs[0], f"β = {beta:g}", color)
+    curves.set(xlabel="optimizer step", ylabel=f"training loss, |ΔE| + β |ΔF| ({energy.unit}; β in Å)")
     _set_log(curves.yaxis)
     _legend(curves, **OUTSIDE)
 
-    betas = [cell.experiment.beta for cell in cells]
-    energy_label = f"energy / {ENERGY_DIVISOR} ({UNITS['energy']})"
-    _plot_means(errors, betas, cells, "energy", ENERGY_DIVISOR, label=energy_label, color=BLUE, marker="o")
-    _plot_means(errors, betas, cells, "force", label=f"force ({UNITS['force']})", color=ORANGE, marker="s")
+    energy_label = f"energy / {ENERGY_DIVISOR} ({energy.unit})"
+    _plot_means(errors, cells.items(), energy, ENERGY_DIVISOR, label=energy_label, color=BLUE, marker="o")
+    _plot_means(errors, cells.items(), force, label=f"force ({force.unit})", color=ORANGE, marker="s")
     errors.set(xlabel="weight β of the force loss (Å)", ylabel="MAE on the test set (unit in the legend)")
     _set_log(errors.xaxis)
     _set_log(errors.yaxis)
     _legend(errors)
-    _note_diverged(figure, [(f"β = {cell.experiment.beta:g}", cell) for cell in cells])
+    _note_diverged(figure, [(f"β = {beta:g}", cell) for beta, cell in cells.items()])
     return _png(figure)
 
 
-def plot_sizes(cells: Mapping[str, Sequence[Cell]], papers: Mapping[Experiment, PaperValue]) -> bytes:
+def plot_sizes(
+    cells: Mapping[str, Sequence[Cell]], papers: Mapping[Experiment, PaperValue], measures: tuple[Measure, Measure]
+) -> bytes:
     """Fig. 2: test errors by the number of training conformations.
 
     Args:
         cells: of each molecule, by size.
         papers: what the paper reports.
+        measures: energy and force.
     """
     figure, panels = _panels(2)
-    for axes, quantity in zip(panels, QUANTITIES, strict=True):
+    for axes, measure, quantity in zip(panels, measures, ("energy", "force"), strict=True):
         for molecule, of_sizes in cells.items():
             number = list(MOLECULES).index(molecule)
             style = {"color": PALETTE[number], "marker": MARKERS[number]}
-            sizes = [training_conformations(cell) for cell in of_sizes]
-            _plot_means(axes, sizes, of_sizes, quantity, label=molecule, **style)
+            sizes = [(training_conformations(cell), cell) for cell in of_sizes]
+            _plot_means(axes, sizes, measure, label=molecule, **style)
             reported = {of.train_size: value for of, value in papers.items() if of.molecule == molecule}
             values = [getattr(value, quantity) for value in reported.values()]
             axes.plot(list(reported), values, **style, linestyle=":", alpha=0.6, markerfacecolor="none")
         axes.plot([], [], color="grey", linestyle=":", marker="o", markerfacecolor="none", label="the paper's")
-        axes.set(xlabel="training conformations", ylabel=f"{quantity} MAE on the test set ({UNITS[quantity]})")
+        axes.set(xlabel="training conformations", ylabel=f"{measure.name} on the test set ({measure.unit})")
         _set_log(axes.xaxis)
         _set_log(axes.yaxis)
     _legend(panels[-1], **OUTSIDE)
-    _note_diverged(
-        figure,
-        [
-            (f"{molecule}, {training_conformations(cell):,}", cell)
-            for molecule, of_sizes in cells.items()
-            for cell in of_sizes
-        ],
-    )
+    named = [
+        (f"{molecule}, {training_conformations(cell):,}", cell) for molecule, found in cells.items() for cell in found
+    ]
+    _note_diverged(figure, named)
     return _png(figure)
 
 
@@ -93,9 +118,9 @@ def plot_parity(run: RunResult, predictions: Mapping[str, np.ndarray]) -> bytes:
     Energies are relative to their means, true and predicted, whose difference is stated: where all predictions are
     off by much the same, nothing else would be seen.
     """
-    unit = run.record["energy_unit"]
+    unit = run.record["quantities"]["energy MAE"]["unit"]
     true, predicted = predictions["energy_true"], predictions["energy_predicted"]
-    figure, (energies, forces) = _panels(2, title=run.experiment.id)
+    figure, (energies, forces) = _panels(2, title=run.name)
     _plot_parity(energies, true - true.mean(), predicted - predicted.mean())
     energies.set(xlabel=f"true energy − its mean ({unit})", ylabel=f"predicted energy − its mean ({unit})")
     energies.set_title(f"mean predicted − mean true: {predicted.mean() - true.mean():.3g} {unit}", fontsize=9)
@@ -106,9 +131,9 @@ def plot_parity(run: RunResult, predictions: Mapping[str, np.ndarray]) -> bytes:
 
 def plot_error_distribution(run: RunResult, predictions: Mapping[str, np.ndarray]) -> bytes:
     """Histograms of the test conformations' errors, with their means and the limits of EFwT."""
-    unit = run.record["energy_unit"]
+    unit = run.record["quantities"]["energy MAE"]["unit"]
     in_ev = ENERGY_UNITS_IN_EV[unit]
-    figure, panels = _panels(3, title=run.experiment.id)
+    figure, panels = _panels(3, title=run.name)
     for axes, key, label, limit in zip(
         panels,
         ("energy_error", "force_error", "largest_force_error"),
@@ -134,25 +159,23 @@ def _panels(count: int, title: str | None = None) -> tuple[Figure, Sequence[Axes
     return figure, figure.subplots(1, count)
 
 
-def _plot_training_loss(axes: Axes, run: RunResult, color: tuple) -> None:
+def _plot_training_loss(axes: Axes, run: RunResult, label: str, color: tuple) -> None:
     """Means over equal stretches of the run, so that noise does not hide the curve."""
-    steps, losses = run.training_loss()
+    steps, losses = run.logged("loss", split="train")
     if len(steps):
         pieces = min(CURVE_POINTS, len(steps))
         means = [[piece.mean() for piece in np.array_split(values, pieces)] for values in (steps, losses)]
         state = "" if run.status == "finished" else f" ({run.status})"
-        axes.plot(*means, color=color, linewidth=1.2, label=f"β = {run.experiment.beta:g}{state}")
+        axes.plot(*means, color=color, linewidth=1.2, label=f"{label}{state}")
 
 
-def _plot_means(
-    axes: Axes, positions: Sequence[float], cells: Sequence[Cell], quantity: str, divisor: float = 1, **style
-) -> None:
-    """Means over seeds, joined by a line; bars of one standard deviation where there are several seeds."""
-    ended = [(position, cell) for position, cell in zip(positions, cells, strict=True) if cell.finished]
+def _plot_means(axes: Axes, cells: Iterable[tuple[float, Cell]], measure: Measure, divisor: float = 1, **style) -> None:
+    """Means over seeds by position, joined by a line; bars of one standard deviation where there are several seeds."""
+    ended = [(position, cell) for position, cell in cells if cell.finished]
     axes.errorbar(
         [position for position, _ in ended],
-        [cell.mean(quantity) / divisor for _, cell in ended],
-        yerr=[(cell.deviation(quantity) or 0.0) / divisor for _, cell in ended],
+        [cell.mean(measure) / divisor for _, cell in ended],
+        yerr=[(cell.deviation(measure) or 0.0) / divisor for _, cell in ended],
         **{"capsize": 3, "linewidth": 1.2, "markersize": 5},
         **style,
     )

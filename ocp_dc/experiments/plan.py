@@ -1,27 +1,32 @@
-"""From experiments to runs: what each will do, in which folder, and how long that takes."""
+"""From experiments to runs: what each will do, in which folder."""
 
 from __future__ import annotations
 
 import functools
-import json
 import math
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from fairchem.core.common.utils import load_config
+from typing import TYPE_CHECKING
 
 import ocp_dc
-from ocp_dc.datasets.manifest import Manifest
-from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import PAPER_BETA, Experiment, config_file
-from ocp_dc.experiments.records import DONE, RUN_ID, last_logged_step, read_record, write_record
-from ocp_dc.experiments.scales import SCALES, Scale
-from ocp_dc.experiments.sources import Source
+from ocp_dc.experiments.scales import Scale
+from ocp_dc.runs.records import write_description
+
+if TYPE_CHECKING:
+    from ocp_dc.datasets.manifest import Manifest
+    from ocp_dc.experiments.sources import Source
 
 # what a run's folder cannot be used for with other values
 IDENTITY = ("config", "scale", "epochs", "steps", "split")
+WORK = "ocp_dc.experiments.training:train_and_test"
+# fairchem's --timestamp-id in every run's folder, which is where its log and checkpoint are
+RUN_ID = "train"
+LOG = f"logs/tensorboard/{RUN_ID}/metrics.jsonl"
+CHECKPOINT = f"checkpoints/{RUN_ID}/checkpoint.pt"
+# what plots are made of, beside result.json
+PREDICTIONS_NAME = "errors.npz"
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,22 @@ class Run:
     scale: Scale
     source: Source
     out: Path
+    log = LOG
 
     @property
     def folder(self) -> Path:
         return self.out / "runs" / self.experiment.id
+
+    @property
+    def settings(self) -> str:
+        return self.experiment.config
+
+    @property
+    def pace(self) -> tuple[str, ...]:
+        """Runs of its config and molecule, of its config, and of its model take as long a step."""
+        collection, width, config = self.experiment.collection.name, self.scale.width, self.experiment.config
+        of_model = f"{width} {collection} {self.experiment.model}"
+        return f"{width} {config} {self.experiment.molecule}", f"{width} {config}", of_model
 
     @property
     def data(self) -> Path:
@@ -63,10 +80,11 @@ class Run:
     def command(self) -> list[str]:
         """Trains it, from its checkpoint if there is one: the paper's config, the data, and the scale's overrides."""
         return [
-            *("ocp-dc", "train", "--config-yml", str(config_file(self.experiment.config))),
-            # the host continues from the checkpoint of a --timestamp-id that is already there
-            *("--run-dir", str(self.folder), "--timestamp-id", RUN_ID, "--seed", str(self.experiment.seed)),
-            *(f"--dataset.train.src={self.data / 'train'}", f"--dataset.val.src={self.data / 'val'}"),
+            *["ocp-dc", "train", "--config-yml", str(config_file(self.experiment.config))],
+            # fairchem continues from the checkpoint of a --timestamp-id that is already there
+            *["--run-dir", str(self.folder), "--timestamp-id", RUN_ID, "--seed", str(self.experiment.seed)],
+            f"--dataset.train.src={self.data / 'train'}",
+            f"--dataset.val.src={self.data / 'val'}",
             "--hide_eval_progressbar=True",
             *self._beta(),
             *self.scale.overrides(self.experiment.model),
@@ -83,19 +101,23 @@ class Run:
         ]
         return [f"--loss_functions={changed}"]
 
-    def write_description(self, manifests: dict[str, Manifest]) -> None:
-        """``experiment.json``: everything a worker needs, and a reader wants to know.
+    def describe(self, manifests: dict[str, Manifest]) -> None:
+        """Writes ``experiment.json``: everything a worker needs, and a reader wants to know.
 
         Raises:
             InputError: the folder holds a run at another scale, or on other data.
         """
         manifest = manifests["train"]
         description = {
+            "work": WORK,
+            "steps": self.steps,
+            "log": LOG,
+            "cell": self.experiment.cell,
+            "pace": self.pace,
             **asdict(self.experiment),
             "config": self.experiment.config,
             "scale": self.scale.name,
             "epochs": self.epochs,
-            "steps": self.steps,
             "split": {
                 "sizes": self.sizes,
                 "method": manifest.split_method,
@@ -110,87 +132,11 @@ class Run:
             "test_batch_size": self.scale.test_batch_size,
             "ocp_dc_version": ocp_dc.__version__,
         }
-        path = self.folder / "experiment.json"
-        earlier = read_record(path)
-        different = [key for key in IDENTITY if earlier and earlier[key] != description[key]]
-        if different:
-            key = different[0]
-            raise InputError(
-                f"{self.folder} is of a run with {key} {json.dumps(earlier[key])}, not "
-                f"{json.dumps(description[key])}; choose another --out, or remove that folder"
-            )
-        write_record(path, description)
+        write_description(self.folder, description, IDENTITY)
 
 
 @functools.cache
 def _config(name: str) -> dict:
+    from fairchem.core.common.utils import load_config
+
     return load_config(config_file(name))[0]
-
-
-class StepTimes:
-    """Seconds per training step in the runs that finished in a folder."""
-
-    def __init__(self, out: Path) -> None:
-        self._measured: dict[tuple, list[float]] = {}
-        for path in out.glob("runs/*/experiment.json"):
-            description, result = read_record(path), read_record(path.with_name("result.json"))
-            if result and result["status"] == "finished" and result["seconds"]:
-                experiment = Experiment.of_record(description)
-                for key in self._keys(experiment, description["scale"]):
-                    self._measured.setdefault(key, []).append(result["seconds"] / result["step"])
-
-    def of(self, run: Run) -> float | None:
-        """The mean over runs of its config and molecule, or else of its config, or of its model; None without any."""
-        keys = self._keys(run.experiment, run.scale.name)
-        times = next((self._measured[key] for key in keys if key in self._measured), None)
-        return sum(times) / len(times) if times else None
-
-    @staticmethod
-    def _keys(experiment: Experiment, scale: str) -> list[tuple]:
-        """From the closest to the least close."""
-        collection, config = experiment.collection, experiment.config
-        width = SCALES[scale, collection].width
-        return [(width, config, experiment.molecule), (width, config), (width, collection, experiment.model)]
-
-
-def format_plan(runs: Sequence[Run], out: Path) -> str:
-    """The runs with their configs, steps, estimated times and states; ``N runs`` in the last line."""
-    step_times = StepTimes(out)
-    rows = [("#", "run", "config", "steps", "estimated", "state")]
-    seconds = []
-    for index, run in enumerate(runs):
-        result, step = read_record(run.folder / "result.json"), last_logged_step(run.folder)
-        estimate, state = "", f"at step {step:,}" if step else "to do"
-        if result and result["status"] in DONE:
-            state = result["status"]
-        else:
-            step_time = step_times.of(run)
-            seconds.append(None if step_time is None else step_time * (run.steps - step))
-            estimate = "not measured" if step_time is None else format_duration(seconds[-1])
-        rows.append((str(index), run.experiment.id, run.experiment.config, f"{run.steps:,}", estimate, state))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, _format_total(seconds), f"{len(runs)} runs"])
-
-
-def _format_total(seconds: Sequence[float | None]) -> str:
-    measured = [value for value in seconds if value is not None]
-    if not seconds:
-        return "nothing is left to do"
-    if not measured:
-        return "estimated time: not measured; it will be from the runs that finish"
-    total = f"estimated time, one run after the other: {format_duration(sum(measured))}"
-    left = len(seconds) - len(measured)
-    return f"{total}, and that of {left} runs whose step time is not measured yet" if left else total
-
-
-def format_duration(seconds: float) -> str:
-    """To two units, such as ``3 h 20 min``."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // (24 * 60)} d {minutes % (24 * 60) // 60} h"

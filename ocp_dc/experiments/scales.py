@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import MD17, OC22, Collection
 
-# settings that replace those of the configs, by the model's name in the paper's records
-MEDIUM = {
-    "schnet": {"hidden_channels": 128, "num_filters": 64, "num_interactions": 3, "num_gaussians": 50},
-    "cgcnn": {"atom_embedding_size": 64, "fc_feat_size": 64, "num_gaussians": 50},
-    "dimenet_plus_plus": {
-        **{"hidden_channels": 32, "out_emb_channels": 32, "num_blocks": 1, "int_emb_size": 16},
-        **{"num_spherical": 3, "num_radial": 4},
+# settings that replace those of the configs, by width and model
+WIDTHS: dict[str, dict[str, dict[str, int]]] = {
+    "medium": {
+        "schnet": {"hidden_channels": 128, "num_filters": 64, "num_interactions": 3, "num_gaussians": 50},
+        "cgcnn": {"atom_embedding_size": 64, "fc_feat_size": 64, "num_gaussians": 50},
+        "dimenetplusplus": {
+            "hidden_channels": 32,
+            "out_emb_channels": 32,
+            "num_blocks": 1,
+            "int_emb_size": 16,
+            "num_spherical": 3,
+            "num_radial": 4,
+        },
+        "forcenet": {"hidden_channels": 64, "decoder_hidden_channels": 64, "num_interactions": 3, "num_freqs": 20},
     },
-    "forcenet": {"hidden_channels": 64, "decoder_hidden_channels": 64, "num_interactions": 3, "num_freqs": 20},
-}
-NARROW = {
-    "schnet": {"hidden_channels": 32, "num_filters": 16, "num_interactions": 2, "num_gaussians": 10},
-    "cgcnn": {"atom_embedding_size": 32, "num_graph_conv_layers": 2, "fc_feat_size": 16, "num_gaussians": 10},
-    "dimenet_plus_plus": {
-        **{"hidden_channels": 16, "out_emb_channels": 16, "num_blocks": 1, "int_emb_size": 8, "basis_emb_size": 4},
-        # deriving the paper's 7 × 6 takes longer than training
-        **{"num_spherical": 3, "num_radial": 3},
+    "small": {"schnet": {"hidden_channels": 64, "num_filters": 64, "num_interactions": 3, "num_gaussians": 32}},
+    "narrow": {
+        "schnet": {"hidden_channels": 32, "num_filters": 16, "num_interactions": 2, "num_gaussians": 10},
+        "cgcnn": {"atom_embedding_size": 32, "num_graph_conv_layers": 2, "fc_feat_size": 16, "num_gaussians": 10},
+        "dimenetplusplus": {
+            "hidden_channels": 16,
+            "out_emb_channels": 16,
+            "num_blocks": 1,
+            "int_emb_size": 8,
+            "basis_emb_size": 4,
+            # deriving the paper's 7 × 6 takes longer than training
+            "num_spherical": 3,
+            "num_radial": 3,
+        },
+        "forcenet": {"hidden_channels": 16, "decoder_hidden_channels": 16, "num_interactions": 2, "num_freqs": 5},
+        "gemnet_t": {"emb_size_atom": 16, "emb_size_edge": 16},
     },
-    "forcenet": {"hidden_channels": 16, "decoder_hidden_channels": 16, "num_interactions": 2, "num_freqs": 5},
-    "gemnet": {"emb_size_atom": 16, "emb_size_edge": 16},
 }
-
-
-WIDTHS = {"medium": MEDIUM, "narrow": NARROW}
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Scale:
     """How many conformations, for how long, at which width.
 
     Attributes:
-        name: ``paper``, ``small`` or ``smoke``.
+        name: of ``SCALE_NAMES``.
         train: training conformations for the collection's number in the paper's tables; elsewhere in proportion.
         val, test: conformations for validation and test.
         test_batch_size: the paper's is 1 on MD17.
@@ -62,11 +73,20 @@ class Scale:
     def overrides(self, model: str) -> list[str]:
         """What is added to `ocp-dc train --config-yml …` for this scale: nothing at the paper's."""
         epochs = [f"--optim.max_epochs={self.epochs}"] if self.epochs else []
-        settings = {} if self.width == "full" else WIDTHS[self.width][model]
-        return [*epochs, *self.settings, *(f"--model.{key}={value}" for key, value in settings.items())]
+        return [*epochs, *self.settings, *(f"--model.{key}={value}" for key, value in self._widths(model).items())]
+
+    def _widths(self, model: str) -> dict[str, int]:
+        if self.width == "full":
+            return {}
+        if model not in WIDTHS[self.width]:
+            raise InputError(
+                f"--scale {self.name} has no widths for {model}, only for {', '.join(WIDTHS[self.width])}: choose with "
+                f"--model, or add it to WIDTHS[{self.width!r}] in {__name__}"
+            )
+        return WIDTHS[self.width][model]
 
 
-SCALE_NAMES = ("paper", "small", "smoke")
+SCALE_NAMES = ("paper", "small", "quickstart", "smoke")
 # whether everything runs: some 20 steps of small networks
 _SMOKE = Scale(
     "smoke", 100, 20, 20, 20, epochs=4, width="narrow", settings=("--optim.num_workers=0", "--print-every=5")
@@ -79,6 +99,17 @@ SCALES = {
             Scale("paper", 50_000, 6_250, 6_250),
             # full width, 50 epochs of 40 steps: a molecule of Table 1 in a CPU-day or an hour of GPU
             Scale("small", 800, 100, 100),
+            # what can be seen in minutes, of SchNet
+            Scale(
+                "quickstart",
+                train=800,
+                val=100,
+                test=100,
+                test_batch_size=20,
+                epochs=75,
+                width="small",
+                settings=("--optim.eval_every=200", "--optim.num_workers=0"),
+            ),
             _SMOKE,
         ),
         OC22: (
@@ -90,3 +121,18 @@ SCALES = {
     }.items()
     for scale in scales
 }
+
+
+def scale_of(name: str, collection: Collection, models: Iterable[str]) -> Scale:
+    """A scale that fits a collection and models.
+
+    Raises:
+        InputError: it has none, or lacks the widths of a model.
+    """
+    if (name, collection) not in SCALES:
+        known = ", ".join(scale for scale, of in SCALES if of == collection)
+        raise InputError(f"--scale {name} is not for {collection.title}; choose from {known}")
+    scale = SCALES[name, collection]
+    for model in models:
+        scale.overrides(model)
+    return scale

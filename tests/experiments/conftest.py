@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from ocp_dc.experiments.definitions import Experiment
-
-KCAL_IN_EV = 0.0433634
+from ocp_dc.experiments.plan import LOG
 
 
 @pytest.fixture
@@ -34,6 +33,8 @@ def write_run(tmp_path):
 
 def _description(experiment: Experiment) -> dict:
     return {
+        "cell": experiment.cell,
+        "log": LOG,
         **asdict(experiment),
         "scale": "small",
         "epochs": 50,
@@ -52,20 +53,15 @@ def _description(experiment: Experiment) -> dict:
 def _result(
     status: str, energy: float = 1.0, force: float = 1.0, step: int = 2000, unit: str = "kcal/mol", **_
 ) -> dict:
-    result = {"status": status, "step": step, "message": None, "seconds": 90.0, "scale": "small"}
+    result = {"status": status, "step": step, "message": None, "seconds": 90.0}
     if status != "finished":
         return {**result, "message": "what went wrong", "seconds": None}
-    to_ev = {"kcal/mol": KCAL_IN_EV, "eV": 1.0}[unit]
-    in_ev = {"energy_mae_eV": energy * to_ev, "force_mae_eV_per_angstrom": force * to_ev}
-    return {
-        **result,
-        **{"conformations": 90, "energy_unit": unit, "energy_mae": energy, "force_mae": force},
-        **{**in_ev, "efwt": 0.125},
-    }
+    quantities = {"energy MAE": (energy, unit), "force MAE": (force, f"{unit}/Å"), "EFwT": (12.5, "%")}
+    return {**result, "quantities": {name: {"value": value, "unit": of} for name, (value, of) in quantities.items()}}
 
 
 def _write_losses(folder: Path, losses) -> None:
-    path = folder / "logs" / "tensorboard" / "train" / "metrics.jsonl"
+    path = folder / LOG
     path.parent.mkdir(parents=True)
     records = [{"split": "train", "step": 10 * (index + 1), "loss": loss} for index, loss in enumerate(losses)]
     records.insert(1, {"split": "val", "step": 10, "loss": -1.0})

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,10 @@ import torch
 from ocp_dc.cli import main
 from ocp_dc.datasets.molecule_conversion import sample_path
 from ocp_dc.evaluation import evaluate
-from ocp_dc.experiments.definitions import Experiment
-from ocp_dc.experiments.records import checkpoint_path, metrics_path, read_record, write_record
+from ocp_dc.experiments.definitions import MD17, Experiment
+from ocp_dc.experiments.plan import CHECKPOINT, LOG, Run
+from ocp_dc.experiments.scales import SCALES
+from ocp_dc.runs.records import read_record, write_record
 
 SMOKE = ("--scale", "smoke", "--data", "sample")
 ONE_RUN = ("table9", "--model", "cgcnn", "--variant", "original", *SMOKE)
@@ -40,6 +41,11 @@ def reproduce(tmp_path, monkeypatch, capsys):
         return status, captured.out, captured.err
 
     return run
+
+
+def pace(scale: str) -> list[str]:
+    """Of a run that takes as long a step as others of its kind."""
+    return list(Run(Experiment("cgcnn", "original", "ethanol"), SCALES[scale, MD17], None, Path()).pace)
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------
@@ -67,11 +73,10 @@ def test_a_file_of_one_molecule_plans_only_its_runs(reproduce):
 
 
 def test_plan_shows_steps_states_and_times_measured_in_finished_runs(reproduce, tmp_path):
-    cgcnn = {**asdict(Experiment("cgcnn", "original", "ethanol")), "scale": "small"}
     finished = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
-    write_record(finished / "experiment.json", cgcnn)
-    write_record(finished / "result.json", {"status": "finished", "step": 2_000, "seconds": 1_000.0})
-    started = metrics_path(tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s1")
+    write_record(finished / "experiment.json", {"pace": pace("small")})
+    write_record(finished / "result.json", {"status": "finished", "step": 2_000, "seconds": 1_000.0, "quantities": {}})
+    started = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s1" / LOG
     started.parent.mkdir(parents=True)
     started.write_text('{"split": "train", "step": 5000}\n')
     _, printed, _ = reproduce("table9", "--molecule", "ethanol", "--seeds", 2, "--out", "out", "--dry-run")
@@ -87,9 +92,8 @@ def test_plan_shows_steps_states_and_times_measured_in_finished_runs(reproduce, 
 
 def test_narrow_networks_say_nothing_of_full_ones(reproduce, tmp_path):
     folder = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
-    cgcnn = Experiment("cgcnn", "original", "ethanol")
-    write_record(folder / "experiment.json", {**asdict(cgcnn), "scale": "smoke"})
-    write_record(folder / "result.json", {"status": "finished", "step": 20, "seconds": 5.0})
+    write_record(folder / "experiment.json", {"pace": pace("smoke")})
+    write_record(folder / "result.json", {"status": "finished", "step": 20, "seconds": 5.0, "quantities": {}})
     _, printed, _ = reproduce("table9", "--seeds", 2, "--out", "out", "--dry-run")
     assert "estimated time: not measured" in printed
 
@@ -100,7 +104,7 @@ def test_recommended_protocol_is_added_and_what_lacks_it_is_named(reproduce):
     assert "no recommended protocol" not in printed
     assert re.search(r"schnet-irelu-ethanol-50000-b30-s0-recommended +md17/schnet_irelu_recommended +20 ", printed)
     _, printed, _ = reproduce("table2", "--scale", "smoke", "--with-recommended", "--dry-run")
-    assert "configs/oc22 has no recommended protocol for cgcnn, dimenet_plus_plus, forcenet\n" in printed
+    assert "configs/oc22 has no recommended protocol for cgcnn, dimenetplusplus, forcenet\n" in printed
     assert printed.splitlines()[-1] == "10 runs"
 
 
@@ -121,12 +125,15 @@ def test_table_2_is_planned_with_and_without_periodic_images(reproduce):
             ("table2", "--scale", "smoke", "--molecule", "ethanol"),
             "--molecule ethanol: table2 is on OC22; leave it out",
         ),
-        (("table1", "--as-published"), "--as-published is for Table 2"),
+        (("fig2", "--as-published"), "--as-published: fig2 was run as the paper's text has it"),
         (("table1", "--data", "none"), "none: there is no such file or folder"),
         (("table1", *SMOKE, "--molecule", "aspirin"), "holds ethanol; give other --data"),
         (("table1", "--model", "schnett"), "--model schnett is unknown"),
         (("table1", "--out", "a=b"), "cannot read a path with = in it"),
         (("table1", "--jobs", "0"), "--jobs 0: at least one job is needed"),
+        (("table1", "--seeds", "0"), "--seeds 0: at least one seed is needed"),
+        (("table1", "--scale", "quickstart"), "--scale quickstart has no widths for cgcnn, only for schnet"),
+        (("table2", "--scale", "quickstart"), "--scale quickstart is not for OC22; choose from paper, small, smoke"),
         (("table1", *SMOKE, "--only-index", "10"), "--only-index 10: the plan has runs 0 to 9"),
         (("table1", "--slurm-mem", "3"), "--slurm-mem is for jobs; give --submit too"),
         (("table1", "--split-dir", ".", "--split-seed", "1"), "leave out --split-seed"),
@@ -160,9 +167,10 @@ def test_a_run_of_table_2_on_the_sample_of_oxide_slabs(reproduce, tmp_path):
     assert "GFN1-xTB" in printed
     (folder,) = (tmp_path / "out" / "runs").iterdir()
     result = read_record(folder / "result.json")
-    assert (result["status"], result["energy_unit"], result["conformations"]) == ("finished", "eV", 20)
-    errors, _ = evaluate(checkpoint_path(folder), tmp_path / "out" / "data" / "oc22-100-s0" / "test", 7, cpu=True)
-    assert errors.force_mae == pytest.approx(result["force_mae"], rel=1e-5)
+    assert result["status"] == "finished"
+    assert result["quantities"]["force MAE"]["unit"] == "eV/Å"
+    errors, _ = evaluate(folder / CHECKPOINT, tmp_path / "out" / "data" / "oc22-100-s0" / "test", 7, cpu=True)
+    assert errors.force_mae == pytest.approx(result["quantities"]["force MAE"]["value"], rel=1e-5)
 
 
 def start(out: Path, *arguments: object) -> subprocess.Popen:
@@ -184,13 +192,13 @@ def assert_same_results(ours: Path, theirs: Path) -> None:
         with np.load(first / "errors.npz") as our_errors, np.load(second / "errors.npz") as their_errors:
             for name in our_errors:
                 np.testing.assert_array_equal(our_errors[name], their_errors[name])
-        assert metrics_path(first).read_text() == metrics_path(second).read_text()
-        weights = [torch.load(checkpoint_path(f), weights_only=False)["state_dict"] for f in (first, second)]
+        assert (first / LOG).read_text() == (second / LOG).read_text()
+        weights = [torch.load(f / CHECKPOINT, weights_only=False)["state_dict"] for f in (first, second)]
         torch.testing.assert_close(*weights, rtol=0, atol=0, equal_nan=True)
 
 
 def kill_at_first_checkpoint(process: subprocess.Popen, folder: Path) -> None:
-    while not checkpoint_path(folder).exists() and process.poll() is None:
+    while not (folder / CHECKPOINT).exists() and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -205,7 +213,7 @@ def test_killed_and_started_again_it_ends_as_if_never_stopped(reproduce, tmp_pat
     assert reproduce(*ONE_RUN, "--jobs", 1, "--out", whole)[0] == 0
     killer.join()
     assert process.returncode == -signal.SIGKILL
-    assert checkpoint_path(folder).exists()
+    assert (folder / CHECKPOINT).exists()
     assert not (folder / "result.json").exists()
 
     status, printed, _ = reproduce(*ONE_RUN, "--jobs", 1, "--out", cut)
@@ -216,12 +224,16 @@ def test_killed_and_started_again_it_ends_as_if_never_stopped(reproduce, tmp_pat
 
     description = read_record(folder / "experiment.json")
     assert description["command"].startswith("ocp-dc train --config-yml ")
-    assert description["steps"] == json.loads(metrics_path(folder).read_text().splitlines()[-1])["step"]
-    expected, _ = evaluate(checkpoint_path(folder), description["test_data"], description["test_batch_size"])
+    assert description["steps"] == json.loads((folder / LOG).read_text().splitlines()[-1])["step"]
+    expected, _ = evaluate(folder / CHECKPOINT, description["test_data"], description["test_batch_size"])
     result = read_record(folder / "result.json")
-    assert {name: result[name] for name in asdict(expected)} == asdict(expected)
+    assert result["quantities"] == {
+        "energy MAE": {"value": expected.energy_mae, "unit": "kcal/mol"},
+        "force MAE": {"value": expected.force_mae, "unit": "kcal/mol/Å"},
+        "EFwT": {"value": 100 * expected.efwt, "unit": "%"},
+    }
     with np.load(folder / "errors.npz") as errors:
-        assert np.mean(errors["energy_error"]) == result["energy_mae"]
+        assert np.mean(errors["energy_error"]) == result["quantities"]["energy MAE"]["value"]
         np.testing.assert_allclose(
             np.abs(errors["forces_true"] - errors["forces_predicted"]).mean(), errors["force_error"].mean()
         )

@@ -12,7 +12,6 @@ from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import (
     MD17,
     MODELS,
-    OC22,
     TABLES,
     Experiment,
     config_file,
@@ -48,6 +47,7 @@ def test_ids_are_unique_and_safe_in_file_names():
     seeded += ON_OC22
     assert len({experiment.id for experiment in seeded}) == len(set(seeded))
     assert all(re.fullmatch(r"[a-z0-9_.-]+", experiment.id) for experiment in seeded)
+    assert [Experiment.of_id(experiment.id) for experiment in seeded] == seeded
     assert Experiment("schnet", "irelu+rescaled", "ethanol").id == "schnet-irelu_rescaled-ethanol-50000-b30-s0"
 
 
@@ -58,7 +58,7 @@ def test_configs_are_those_of_the_variants():
         assert config["task"]["label_rescaling"] == (1e6 if "rescaled" in words else "none")
         assert (config["model"].get("activation", "original") == "irelu") == ("irelu" in words)
         assert (config["model"].get("denormalize", "none") == "batch") == ("denorm" in words)
-        assert config["model"]["name"].removesuffix("_irelu") == MODELS[experiment.model].stem
+        assert config["model"]["name"].removesuffix("_irelu") == experiment.model
 
 
 def test_configs_have_the_papers_protocol():
@@ -75,7 +75,7 @@ def test_configs_have_the_papers_protocol():
 @pytest.mark.parametrize("experiment", ON_OC22, ids=lambda experiment: experiment.id)
 def test_configs_of_oc22_are_the_papers(experiment):
     config = load_config(config_file(experiment.config))[0]
-    large, forcenet = experiment.model in ("dimenet_plus_plus", "forcenet"), experiment.model == "forcenet"
+    large, forcenet = experiment.model in ("dimenetplusplus", "forcenet"), experiment.model == "forcenet"
     constant = (1e5 if forcenet else 1e4) if "rescaled" in experiment.variant else "none"
     assert config["task"]["label_rescaling"] == constant
     assert config["model"]["use_pbc"] == (experiment.protocol == "paper")
@@ -90,7 +90,7 @@ def test_configs_of_oc22_are_the_papers(experiment):
 
 def test_configs_of_oc22_have_the_widths_of_md17():
     with_graph = {"use_pbc", "otf_graph", "name", "activation", "conservative"}
-    for stem in (model.stem for model in MODELS.values()):
+    for stem in MODELS:
         on_md17, on_oc22 = (load_config(config_file(f"{name}/{stem}"))[0]["model"] for name in ("md17", "oc22"))
         assert {key: value for key, value in on_md17.items() if key not in with_graph} == {
             key: value for key, value in on_oc22.items() if key not in with_graph
@@ -109,8 +109,8 @@ def test_every_cell_of_tables_and_of_figure_2_has_the_papers_value():
     [
         ("schnet", "original", "aspirin", "table1", 53.00, 1.21),
         ("cgcnn", "irelu+denorm+rescaled", "ethanol", "table1", 4.63, 2.96),
-        ("dimenet_plus_plus", "irelu+rescaled", "uracil", "table8", 5.96, 0.71),
-        ("gemnet", "irelu", "toluene", "table7", 10.26, 0.18),
+        ("dimenetplusplus", "irelu+rescaled", "uracil", "table8", 5.96, 0.71),
+        ("gemnet_t", "irelu", "toluene", "table7", 10.26, 0.18),
         ("forcenet", "denorm+rescaled", "naphthalene", "table9", 727.00, 0.94),
     ],
 )
@@ -125,7 +125,6 @@ def test_papers_values_are_those_printed_with_digits_cut(model, variant, molecul
 def test_papers_values_on_oc22():
     value = paper_value(experiments_of("table2", models=["cgcnn"], variants=["original"])[0])
     assert (value.energy, value.force, value.printed_energy) == (223.904, 0.324934, 233.90)
-    assert OC22.units == {"energy": "eV", "force": "eV/Å"}
 
 
 def test_papers_values_where_it_disagrees_with_itself():
@@ -138,7 +137,7 @@ def test_papers_values_where_it_disagrees_with_itself():
 
 
 def test_papers_diverged_runs_are_nan():
-    value = paper_value(Experiment("gemnet", "irelu", "benzene"))
+    value = paper_value(Experiment("gemnet_t", "irelu", "benzene"))
     assert math.isnan(value.energy)
     assert math.isnan(value.force)
 
@@ -168,8 +167,8 @@ def test_recommended_protocol_is_added_where_there_are_configs():
     assert {(experiment.model, experiment.variant) for experiment in added} == {
         (model, variant) for model in MODELS for variant in recommended_variants(model, MD17)
     }
-    assert recommended_variants("gemnet", MD17) == ("original",)  # diverges with IReLU, see docs/recommended.md
-    others = set(MODELS) - {"gemnet"}
+    assert recommended_variants("gemnet_t", MD17) == ("original",)  # diverges with IReLU, see docs/recommended.md
+    others = set(MODELS) - {"gemnet_t"}
     assert {recommended_variants(model, MD17) for model in others} == {("original", "irelu")}
     for experiment in added:
         assert load_config(config_file(experiment.config))[0]["task"]["reference_energy"] == "mean"
@@ -184,12 +183,11 @@ def test_recommended_protocol_is_added_where_there_are_configs():
     ("arguments", "message"),
     [
         ({"target": "table3"}, "target table3 is unknown; choose from table1"),
-        ({"target": "table1", "as_published": True}, "--as-published is for Table 2, on OC22; table1 is on molecules"),
+        ({"target": "fig1", "as_published": True}, "--as-published: fig1 was run as the paper's text has it"),
         ({"target": "table2", "molecules": ["ethanol"]}, "--molecule ethanol: table2 is on OC22; leave it out"),
         ({"target": "table1", "models": ["schnett"]}, "--model schnett is unknown; choose from schnet"),
         ({"target": "table1", "molecules": ["water"]}, "--molecule water is unknown; choose from aspirin"),
         ({"target": "table1", "variants": ["irelu+"]}, "--variant irelu+ is unknown"),
-        ({"target": "table1", "seeds": 0}, "--seeds 0"),
         ({"target": "table9", "models": ["schnet"]}, "it has cgcnn: original, denorm+rescaled; forcenet"),
     ],
 )

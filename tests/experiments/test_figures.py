@@ -5,8 +5,11 @@ import pytest
 from matplotlib.image import imread
 
 from ocp_dc.experiments import figures
-from ocp_dc.experiments.definitions import Experiment, PaperValue
-from ocp_dc.experiments.results import read_results
+from ocp_dc.experiments.definitions import MD17, Experiment, PaperValue
+from ocp_dc.experiments.tables import measures
+from ocp_dc.runs.results import read_results
+
+MEASURES = measures(MD17)
 
 
 def assert_is_a_picture(png: bytes) -> None:
@@ -34,15 +37,15 @@ def beta_cells(write_run, tmp_path):
     write_run(experiments[1], energy=2000.0, force=1.0, losses=[50.0, 40.0])
     write_run(experiments[2], "diverged", step=1234, losses=[70.0])
     results = read_results(tmp_path)
-    return [results.cell(experiment) for experiment in experiments]
+    return {experiment.beta: results.cell(experiment.cell) for experiment in experiments}
 
 
 def test_fig1_is_a_picture(beta_cells):
-    assert_is_a_picture(figures.plot_betas(beta_cells))
+    assert_is_a_picture(figures.plot_betas(beta_cells, MEASURES))
 
 
 def test_fig1_shows_losses_and_errors_by_beta(drawn, beta_cells):
-    figure = figures.plot_betas(beta_cells)
+    figure = figures.plot_betas(beta_cells, MEASURES)
     curves, errors = figure.axes
     assert labels_of(curves) == ["β = 0.1", "β = 30", "β = 200 (diverged)"]
     assert len(curves.lines[0].get_xdata()) == figures.CURVE_POINTS
@@ -65,7 +68,7 @@ def size_cells(write_run, tmp_path):
                 write_run(experiment, energy=size / 1000 + 2 * seed, force=1e5 / size)
     results = read_results(tmp_path)
     return {
-        molecule: [results.cell(Experiment("schnet", "irelu+rescaled", molecule, size)) for size in sizes]
+        molecule: [results.cell(Experiment("schnet", "irelu+rescaled", molecule, size).cell) for size in sizes]
         for molecule, sizes in {"ethanol": (50_000, 100_000), "uracil": (50_000,)}.items()
     }
 
@@ -74,11 +77,11 @@ PAPERS = {Experiment("schnet", "irelu+rescaled", "ethanol", 50_000): PaperValue(
 
 
 def test_fig2_is_a_picture(size_cells):
-    assert_is_a_picture(figures.plot_sizes(size_cells, PAPERS))
+    assert_is_a_picture(figures.plot_sizes(size_cells, PAPERS, MEASURES))
 
 
 def test_fig2_shows_means_at_the_sizes_trained_on_and_the_papers(drawn, size_cells):
-    energy, force = figures.plot_sizes(size_cells, PAPERS).axes
+    energy, force = figures.plot_sizes(size_cells, PAPERS, MEASURES).axes
     ethanol = energy.containers[0]
     np.testing.assert_allclose(ethanol.lines[0].get_xydata(), [[800, 51], [1600, 101]])
     bars = ethanol.lines[2][0].get_segments()
@@ -93,16 +96,16 @@ def test_fig2_shows_means_at_the_sizes_trained_on_and_the_papers(drawn, size_cel
 def run(write_run, tmp_path):
     experiment = Experiment("schnet", "original", "ethanol")
     write_run(experiment, predictions=True)
-    return read_results(tmp_path).cell(experiment).runs[0]
+    return read_results(tmp_path).cell(experiment.cell).runs[0]
 
 
 def test_plots_of_a_run_are_pictures(run):
-    assert_is_a_picture(figures.plot_parity(run, run.predictions()))
-    assert_is_a_picture(figures.plot_error_distribution(run, run.predictions()))
+    assert_is_a_picture(figures.plot_parity(run, figures.read_predictions(run)))
+    assert_is_a_picture(figures.plot_error_distribution(run, figures.read_predictions(run)))
 
 
 def test_parity_of_energies_is_relative_to_their_means_which_are_compared(drawn, run):
-    predictions = run.predictions()
+    predictions = figures.read_predictions(run)
     energies, forces = figures.plot_parity(run, predictions).axes
     true, predicted = predictions["energy_true"], predictions["energy_predicted"]
     np.testing.assert_allclose(energies.lines[0].get_xdata(), true - true.mean())
@@ -114,7 +117,7 @@ def test_parity_of_energies_is_relative_to_their_means_which_are_compared(drawn,
 
 
 def test_histograms_count_every_conformation_and_mark_the_limits(drawn, run):
-    predictions = run.predictions()
+    predictions = figures.read_predictions(run)
     predictions["energy_error"][0] = 0.0
     energy, mean_force, largest = figures.plot_error_distribution(run, predictions).axes
     assert [sum(bar.get_height() for bar in axes.patches) for axes in (energy, mean_force, largest)] == [90, 90, 90]

@@ -7,13 +7,15 @@ import pytest
 
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import Experiment, experiments_of
-from ocp_dc.experiments.report import add_report_arguments, print_table, run_report
+from ocp_dc.runs.commands import add_run_commands
+from ocp_dc.runs.report import print_table
 
 
 def report(*arguments) -> int:
     parser = argparse.ArgumentParser()
-    add_report_arguments(parser)
-    return run_report(parser.parse_args(list(map(str, arguments))))
+    add_run_commands(parser.add_subparsers())
+    args = parser.parse_args(["report", *map(str, arguments)])
+    return args.func(args)
 
 
 @pytest.fixture
@@ -29,8 +31,8 @@ def runs_of_table1(write_run, tmp_path):
         write_run(method, status, energy=12_345.0, force=0.0345, step=1500)
     write_run(Experiment("schnet", "original", "aspirin"), energy=100.0, force=2.0)
     write_run(Experiment("schnet", "irelu+rescaled", "aspirin"), energy=130.0, force=2.5)
-    write_run(Experiment("gemnet", "original", "ethanol"), energy=7.0, force=0.7)
-    write_run(Experiment("gemnet", "irelu+rescaled", "ethanol"), "unfinished", losses=[3.0])
+    write_run(Experiment("gemnet_t", "original", "ethanol"), energy=7.0, force=0.7)
+    write_run(Experiment("gemnet_t", "irelu+rescaled", "ethanol"), "unfinished", losses=[3.0])
     write_run(Experiment("forcenet", "original", "ethanol"), "failed")
     return tmp_path
 
@@ -75,7 +77,7 @@ def test_diverged_failed_and_missing_cells(runs_of_table1):
 def test_directions_that_agree_are_counted(runs_of_table1):
     report(runs_of_table1, "--target", "table1")
     text = (runs_of_table1 / "report.md").read_text()
-    assert "Directions that agree with the paper's: 2 of 3 for the energy, 2 of 3 for the force." in text
+    assert "Directions that agree with the paper's: 2 of 3 for the energy MAE, 2 of 3 for the force MAE." in text
 
 
 def test_what_was_run_is_stated(runs_of_table1, capsys):
@@ -84,8 +86,8 @@ def test_what_was_run_is_stated(runs_of_table1, capsys):
     assert "Scale small, 50 epochs, 2,000 steps; 800 / 100 / 90 conformations" in text
     assert "drawn at random with seed 7 (aspirin, ethanol)" in text
     assert "ethanol from some.npz (GFN2-xTB). Seeds: 0, 1, 2." in text
-    assert row(text, "gemnet-irelu_rescaled-ethanol-50000-b30-s0") == ["unfinished", "10 of 2,000", "–", "–"]
-    assert row(text, "gemnet-original-ethanol-50000-b30-s0") == ["finished", "2,000 of 2,000", "2 min", "12.5 %"]
+    assert row(text, "gemnet_t-irelu_rescaled-ethanol-50000-b30-s0") == ["unfinished", "10 of 2,000", "–", "–"]
+    assert row(text, "gemnet_t-original-ethanol-50000-b30-s0") == ["finished", "2,000 of 2,000", "2 min", "12.5"]
     assert "17 runs: 4 diverged, 1 failed, 11 finished, 1 unfinished." in capsys.readouterr().out
 
 
@@ -98,11 +100,11 @@ def test_given_splits_are_named(write_run, tmp_path):
 
 
 def test_markdown_pictures_lie_beside_the_file(write_run, tmp_path):
-    write_run(Experiment("gemnet", "original", "ethanol"), predictions=True)
+    write_run(Experiment("gemnet_t", "original", "ethanol"), predictions=True)
     report(tmp_path, "--to", tmp_path / "docs" / "results.md")
     text = (tmp_path / "docs" / "results.md").read_text()
     names = re.findall(r"\]\((.*?)\)", text)
-    assert names == [f"figures/gemnet-original-ethanol-50000-b30-s0-{kind}.png" for kind in ("parity", "errors")]
+    assert names == [f"figures/gemnet_t-original-ethanol-50000-b30-s0-{kind}.png" for kind in ("parity", "errors")]
     for name in names:
         assert (tmp_path / "docs" / name).read_bytes().startswith(b"\x89PNG")
 
@@ -110,7 +112,7 @@ def test_markdown_pictures_lie_beside_the_file(write_run, tmp_path):
 def test_recommended_protocol_is_marked_as_ours(runs_of_table1, write_run):
     for variant, energy in {"original": 0.2, "irelu": 0.3}.items():
         write_run(Experiment("schnet", variant, "ethanol", protocol="recommended"), energy=energy, force=energy)
-    write_run(Experiment("gemnet", "original", "ethanol", protocol="recommended"), energy=0.1, force=0.1)
+    write_run(Experiment("gemnet_t", "original", "ethanol", protocol="recommended"), energy=0.1, force=0.1)
     report(runs_of_table1, "--target", "table1")
     text = (runs_of_table1 / "report.md").read_text()
     assert row(text, "SchNet, recommended protocol (ours)", "original") == ["–<br>–", "**0.20 n=1**<br>**0.20 n=1**"]
@@ -121,7 +123,7 @@ def test_recommended_protocol_is_marked_as_ours(runs_of_table1, write_run):
 
 
 def test_csv_has_every_run_at_full_precision_and_missing_cells(runs_of_table1, write_run):
-    write_run(Experiment("dimenet_plus_plus", "original", "ethanol"), energy=0.1 + 0.2, force=1 / 3)
+    write_run(Experiment("dimenetplusplus", "original", "ethanol"), energy=0.1 + 0.2, force=1 / 3)
     report(runs_of_table1, "--target", "table1", "--format", "csv")
     with (runs_of_table1 / "report.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -132,16 +134,16 @@ def test_csv_has_every_run_at_full_precision_and_missing_cells(runs_of_table1, w
         (found,) = [line for line in lines if tuple(line[name] for name in names) == key]
         return found
 
-    force = value("dimenet_plus_plus", "original", "ethanol", "0", "force")
+    force = value("dimenetplusplus", "original", "ethanol", "0", "force MAE")
     assert float(force["value"]) == 1 / 3
     assert force["unit"] == "kcal/mol/Å"
-    assert float(value("dimenet_plus_plus", "original", "ethanol", "0", "energy")["value"]) == 0.1 + 0.2
-    assert float(value("schnet", "original", "aspirin", "0", "energy")["paper"]) == 53.0082
-    diverged = value("cgcnn", "original", "ethanol", "2", "energy")
+    assert float(value("dimenetplusplus", "original", "ethanol", "0", "energy MAE")["value"]) == 0.1 + 0.2
+    assert float(value("schnet", "original", "aspirin", "0", "energy MAE")["paper"]) == 53.0082
+    diverged = value("cgcnn", "original", "ethanol", "2", "energy MAE")
     assert (diverged["status"], diverged["step"]) == ("diverged", "1077")
     assert math.isnan(float(diverged["value"]))
-    assert value("gemnet", "irelu+rescaled", "uracil", "", "force")["status"] == "missing"
-    misprint = value("cgcnn", "original", "toluene", "", "force")
+    assert value("gemnet_t", "irelu+rescaled", "uracil", "", "force MAE")["status"] == "missing"
+    misprint = value("cgcnn", "original", "toluene", "", "force MAE")
     assert (misprint["paper"], misprint["paper_printed"], misprint["value"]) == ("9.70237", "9.73", "")
     # 80 cells, of which 5 have three seeds
     assert len(lines) == 2 * (80 + 4 * 2)
@@ -224,7 +226,7 @@ def test_table_2_tells_edges_with_images_from_the_papers_without(write_run, tmp_
     ]
     assert "Energy MAE (eV) over force MAE (eV/Å)" in text
     assert "Not run yet: SchNet, DimeNet++, ForceNet\n" in text
-    assert "CGCNN, OC22: the paper prints 233.9 for the energy, its record is 223.904." in text
+    assert "CGCNN, OC22: the paper prints 233.9 for the energy MAE, its record is 223.904." in text
     report(tmp_path, "--format", "csv", "--target", "table2")
     lines = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
     assert {line["unit"] for line in lines} == {"eV", "eV/Å"}

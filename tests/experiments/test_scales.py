@@ -26,7 +26,7 @@ def test_paper_scale_overrides_nothing_but_data_seed_and_beta(tmp_path):
 
 
 def test_paper_scale_has_the_papers_sizes_and_steps(tmp_path):
-    run = planned(Experiment("gemnet", "original", "ethanol", seed=2), "paper", tmp_path)
+    run = planned(Experiment("gemnet_t", "original", "ethanol", seed=2), "paper", tmp_path)
     assert run.sizes == {"train": 50_000, "val": 6_250, "test": 6_250}
     assert run.epochs == 50
     assert run.steps == 125_000
@@ -65,7 +65,7 @@ def test_smaller_scales_fit_the_embedded_samples(collection):
 @pytest.mark.parametrize("model", MODELS)
 def test_smaller_widths_narrow_settings_of_the_config(model, width):
     for collection in (MD17, OC22):
-        settings = load_config(config_file(f"{collection.name}/{MODELS[model].stem}"))[0]["model"]
+        settings = load_config(config_file(f"{collection.name}/{model}"))[0]["model"]
         for key, value in WIDTHS[width].get(model, {}).items():
             assert value < settings[key]
     assert SCALES["small", MD17].overrides(model) == []

@@ -12,7 +12,7 @@ import yaml
 from submitit.helpers import Checkpointable
 
 from ocp_dc.errors import InputError
-from ocp_dc.experiments.running import run_all
+from ocp_dc.runs.running import run_all
 
 # a job that exceeds its time is put in the queue again this often
 MAX_TIMEOUTS = 20

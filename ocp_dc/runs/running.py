@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import torch
 from tqdm import tqdm
 
-from ocp_dc.experiments.records import DONE, LOCK_NAME, last_logged_step, read_record
 from ocp_dc.locks import file_lock
+from ocp_dc.runs.records import LOCK_NAME, is_done, last_logged_step, read_record
+from ocp_dc.runs.rendering import format_number
 
-WORKER = (sys.executable, "-m", "ocp_dc.experiments.worker")
+WORKER = (sys.executable, "-m", "ocp_dc.runs.worker")
 POLL_SECONDS = 0.5
 
 
@@ -40,7 +40,7 @@ class Outcome:
 
 def default_jobs() -> int:
     """One per GPU; without any, two on the CPU, or one where there is one core."""
-    return torch.cuda.device_count() or min(2, _cores())
+    return _gpus() or min(2, _cores())
 
 
 def run_all(folders: Sequence[Path], jobs: int, patience: float = math.inf) -> list[Outcome]:
@@ -126,6 +126,8 @@ class _Worker:
 
     def __init__(self, folder: Path, slot: int, jobs: int, interval: float, lock: TextIO) -> None:
         self.folder = folder
+        description = read_record(folder / "experiment.json")
+        self._log = folder / description["log"]
         with (folder / "train.log").open("a") as log:
             self._process = subprocess.Popen(
                 [*WORKER, str(folder)],
@@ -136,7 +138,7 @@ class _Worker:
                 pass_fds=[lock.fileno()],
             )
         self._bar = tqdm(
-            total=read_record(folder / "experiment.json")["steps"],
+            total=description["steps"],
             desc=folder.name,
             unit="step",
             position=slot + 1,
@@ -146,7 +148,7 @@ class _Worker:
 
     def ended(self) -> bool:
         """Brings the bar up to date and tells whether the process has ended."""
-        self._bar.update(last_logged_step(self.folder) - self._bar.n)
+        self._bar.update(last_logged_step(self._log) - self._bar.n)
         if self._process.poll() is None:
             return False
         self._bar.close()
@@ -170,7 +172,7 @@ def _outcome(folder: Path, since: float) -> Outcome | None:
     """The outcome in ``result.json``; that of an earlier failure does not count."""
     path = folder / "result.json"
     result = read_record(path)
-    if result is None or (result["status"] not in DONE and path.stat().st_mtime < since):
+    if result is None or (not is_done(result) and path.stat().st_mtime < since):
         return None
     return Outcome(folder, result["status"], result["message"])
 
@@ -183,11 +185,17 @@ def _environment(slot: int, jobs: int) -> dict[str, str]:
         "TQDM_MININTERVAL": "10",
         **os.environ,
     }
-    gpus = torch.cuda.device_count()
+    gpus = _gpus()
     if gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
         environment["CUDA_VISIBLE_DEVICES"] = visible[slot % gpus]
     return environment
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _cores() -> int:
@@ -199,8 +207,8 @@ def format_outcome(outcome: Outcome) -> str:
     result = read_record(outcome.folder / "result.json")
     if outcome.status != "finished":
         return f"{outcome.folder.name}: {outcome.status}: {outcome.message}"
-    unit = result["energy_unit"]
-    return (
-        f"{outcome.folder.name}: energy MAE {result['energy_mae']:.4g} {unit}, "
-        f"force MAE {result['force_mae']:.4g} {unit}/Å"
+    quantities = (
+        f"{name} {format_number(quantity['value'])} {quantity['unit']}".rstrip()
+        for name, quantity in result["quantities"].items()
     )
+    return f"{outcome.folder.name}: {', '.join(quantities)}"

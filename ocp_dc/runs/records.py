@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ocp_dc.errors import InputError
@@ -12,8 +13,6 @@ from ocp_dc.files import replace_text
 LOCK_NAME = "lock"
 # the states of a result that a run is not repeated for
 DONE = ("finished", "diverged")
-# the host's --timestamp-id in every run's folder
-RUN_ID = "train"
 TAIL_BYTES = 4096
 
 
@@ -37,26 +36,37 @@ def write_record(path: Path, record: dict) -> None:
     replace_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def is_done(folder: Path) -> bool:
-    """Whether a run has a result that it is not repeated for."""
-    result = read_record(folder / "result.json")
-    return result is not None and result["status"] in DONE
+def is_done(result: dict | None) -> bool:
+    """Whether a run with this result is not repeated. Those of the first versions, without quantities, are."""
+    return result is not None and (result["status"] == "diverged" or "quantities" in result)
 
 
-def metrics_path(folder: Path) -> Path:
-    """``metrics.jsonl`` of a run's folder."""
-    return folder / "logs" / "tensorboard" / RUN_ID / "metrics.jsonl"
+def write_description(folder: Path, description: dict, identity: Sequence[str]) -> None:
+    """Writes ``experiment.json``.
+
+    Args:
+        folder: of the run.
+        description: what it will say.
+        identity: the keys that may not differ from those of a run that is there.
+
+    Raises:
+        InputError: the folder holds another run.
+    """
+    path = folder / "experiment.json"
+    earlier = read_record(path)
+    for key in identity:
+        if earlier and earlier[key] != description[key]:
+            raise InputError(
+                f"{folder} is of a run with {key} {json.dumps(earlier[key])}, not {json.dumps(description[key])}; "
+                "choose another --out, or remove that folder"
+            )
+    write_record(path, description)
 
 
-def checkpoint_path(folder: Path) -> Path:
-    """The checkpoint of a run's folder."""
-    return folder / "checkpoints" / RUN_ID / "checkpoint.pt"
-
-
-def last_logged_step(folder: Path) -> int:
-    """The last step in ``metrics.jsonl``, 0 where there is none; only the end of the file is read."""
+def last_logged_step(log: Path) -> int:
+    """The last step in a file of JSON lines, 0 where there is none; only the end of the file is read."""
     try:
-        with metrics_path(folder).open("rb") as file:
+        with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().split(b"\n")
     except FileNotFoundError:

@@ -16,16 +16,17 @@ from submitit.core.utils import DelayedSubmission
 
 from ocp_dc.cli import main
 from ocp_dc.errors import InputError
-from ocp_dc.experiments import running
-from ocp_dc.experiments.records import checkpoint_path, read_record, write_record
-from ocp_dc.experiments.slurm import SlurmSettings, read_slurm_settings, submit
+from ocp_dc.experiments.plan import CHECKPOINT
+from ocp_dc.runs import running
+from ocp_dc.runs.records import read_record, write_record
+from ocp_dc.runs.slurm import SlurmSettings, read_slurm_settings, submit
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm" / "reproduce.sbatch"
 ONE_RUN = ("table9", "--model", "cgcnn", "--variant", "original", "--scale", "smoke", "--data", "sample")
 FINISHES = """
 import json, sys
 from pathlib import Path
-result = {"status": "finished", "message": None, "energy_unit": "eV", "energy_mae": 1.0, "force_mae": 2.0}
+result = {"status": "finished", "message": None, "quantities": {"weight": {"value": 1.0, "unit": "kg"}}}
 Path(sys.argv[1], "result.json").write_text(json.dumps(result))
 """
 
@@ -112,7 +113,7 @@ def test_a_job_asks_for_what_the_settings_say_and_does_its_run(slurm, tmp_path, 
     monkeypatch.setenv("SLURM_STAND_IN_HOLD", "1")
     folders = [tmp_path / "runs" / name for name in ("run-1", "run-2")]
     for folder in folders:
-        write_record(folder / "experiment.json", {"steps": 1})
+        write_record(folder / "experiment.json", {"steps": 1, "log": "log.jsonl"})
     settings = SlurmSettings("gpu", "chem", "normal", 36.0, 24.0, 2, 8, {"constraint": "a100"})
     assert submit(folders, settings, tmp_path / "logs") == ["1", "2"]
     options = read_record(slurm / "2.json")["options"]
@@ -173,7 +174,7 @@ def test_array_script_requeues_itself_when_its_time_is_over(slurm, tmp_path):
 def test_what_is_finished_is_not_submitted(slurm, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SLURM_STAND_IN_HOLD", "1")
     finished = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
-    write_record(finished / "result.json", {"status": "finished", "step": 20, "seconds": None})
+    write_record(finished / "result.json", {"status": "finished", "step": 20, "seconds": None, "quantities": {}})
     command = ["reproduce", *ONE_RUN, "--seeds", "2", "--out", "out", "--submit", "--slurm-partition", "gpu"]
     assert main(command) == 0
     assert "job 1: cgcnn-original-ethanol-50000-b30-s1\n1 jobs submitted" in capsys.readouterr().out
@@ -187,7 +188,7 @@ def test_a_preempted_job_goes_on_from_its_checkpoint(slurm, tmp_path, capfd):
     assert main(["reproduce", *ONE_RUN, "--out", str(out), "--submit", "--slurm-gpus", "0"]) == 0
     assert "job 1: cgcnn-original-ethanol-50000-b30-s0" in capfd.readouterr().out
     folder = out / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
-    wait_until(checkpoint_path(folder).exists, 120)
+    wait_until((folder / CHECKPOINT).exists, 120)
     os.killpg(int((slurm / "1.pid").read_text()), signal.SIGUSR2)
     wait_until((folder / "result.json").exists, 240)
     assert requeued(slurm) == ["1"]
@@ -202,4 +203,4 @@ def test_array_of_two_runs(slurm, tmp_path):
     wait_until(lambda: all((folder / "result.json").exists() for folder in folders), 240)
     results = [read_record(folder / "result.json") for folder in folders]
     assert [result["status"] for result in results] == ["finished"] * 2
-    assert results[0]["energy_mae"] != results[1]["energy_mae"]
+    assert results[0]["quantities"] != results[1]["quantities"]

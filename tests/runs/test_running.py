@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from ocp_dc.errors import InputError
-from ocp_dc.experiments import running
-from ocp_dc.experiments.records import last_logged_step, metrics_path, read_record, write_record
-from ocp_dc.experiments.running import default_jobs, run_all
 from ocp_dc.locks import file_lock, is_locked
+from ocp_dc.runs import running
+from ocp_dc.runs.records import is_done, last_logged_step, read_record, write_record
+from ocp_dc.runs.running import default_jobs, format_outcome, run_all
 
 # appends its process id to `tries`, waits, and ends as experiment.json says, or else finishes
 FAKE_WORKER = """
@@ -35,7 +35,9 @@ if status == "crashed":
     sys.exit("out of luck")
 partial = folder / "partial"
 partial.write_text(json.dumps(
-    {"status": status, "message": None, "energy_unit": "eV", "energy_mae": 1.0, "force_mae": 2.0}
+    {"status": status, "message": None} | ({} if status != "finished" else {"quantities": {
+        "weight": {"value": 1.5, "unit": "kg"}, "share": {"value": 2, "unit": ""}
+    }})
 ))
 partial.replace(folder / "result.json")
 with tries.open("a") as file:
@@ -54,7 +56,7 @@ def make_runs(out: Path, *ends: str, **settings) -> list[Path]:
     folders = []
     for number, end in enumerate(ends):
         folders.append(out / f"{number}-{end}")
-        write_record(folders[-1] / "experiment.json", {"ends": end, "steps": 10, **settings})
+        write_record(folders[-1] / "experiment.json", {"ends": end, "steps": 10, "log": "log.jsonl", **settings})
     return folders
 
 
@@ -157,26 +159,25 @@ def test_workers_end_with_it(tmp_path, monkeypatch):
 
 
 def test_one_job_per_gpu_else_two_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(running.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(running, "_gpus", lambda: 0)
     monkeypatch.setattr(running, "_cores", lambda: 16)
     assert default_jobs() == 2
     monkeypatch.setattr(running, "_cores", lambda: 1)
     assert default_jobs() == 1
-    monkeypatch.setattr(running.torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(running, "_gpus", lambda: 3)
     assert default_jobs() == 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
     assert [running._environment(slot, 4)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == ["4", "6", "7", "4"]
 
 
 def test_last_logged_step_survives_a_line_that_is_being_written(tmp_path):
-    assert last_logged_step(tmp_path) == 0
-    path = metrics_path(tmp_path)
-    path.parent.mkdir(parents=True)
+    path = tmp_path / "log.jsonl"
+    assert last_logged_step(path) == 0
     path.write_text("")
-    assert last_logged_step(tmp_path) == 0
+    assert last_logged_step(path) == 0
     records = [json.dumps({"split": "train", "step": step, "loss": 0.5}) for step in range(10, 2_000, 10)]
     path.write_text("\n".join(records) + '\n{"split": "train", "st')
-    assert last_logged_step(tmp_path) == 1_990
+    assert last_logged_step(path) == 1_990
 
 
 def test_records_are_there_or_not(tmp_path):
@@ -187,3 +188,18 @@ def test_records_are_there_or_not(tmp_path):
     (tmp_path / "result.json").write_text('{"status": ')
     with pytest.raises(InputError, match=r"result.json is damaged .*; remove"):
         read_record(tmp_path / "result.json")
+
+
+def test_a_finished_run_is_told_in_a_line_with_its_units(tmp_path):
+    (outcome,) = run_all(make_runs(tmp_path, "finished"), jobs=1)
+    assert format_outcome(outcome) == "0-finished: weight 1.50 kg, share 2.00"
+
+
+def test_results_of_the_first_versions_are_made_again(tmp_path):
+    (folder,) = make_runs(tmp_path, "finished")
+    old = {"status": "finished", "message": None, "step": 10, "energy_mae": 1.0}
+    write_record(folder / "result.json", old)
+    assert not is_done(old)
+    os.utime(folder / "result.json", (0, 0))
+    assert statuses(run_all([folder], jobs=1)) == ["finished"]
+    assert "quantities" in read_record(folder / "result.json")

@@ -5,22 +5,16 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 MISSING = "–"
-LEGEND = (
-    "Energy MAE ({energy}) over force MAE ({force}) on the test set: ours, and the paper's records in parentheses. "
-    "± is the standard deviation over seeds; n, the number of seeds that finished, is given where not all did. The "
-    "better of a model and model* of ours is {best}. ✓: the method (*) improves on its baseline here as in the paper, "
-    f"or does not in either; ✗: it is the other way round. {MISSING}: no result yet. NaN: training diverged."
-)
 STYLE = """
 body { font-family: sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; font-size: 0.9em; margin: 1em 0; display: block; overflow-x: auto }
 th, td { border-bottom: 1px solid #ccc; padding: 0.3em 0.7em; text-align: left; white-space: nowrap }
 td { vertical-align: top } .paper { color: #777 } .same { color: #00714f } .other { color: #b34700 }
-.recommended { background: #f2f6fa } img { max-width: 100%; display: block }
+.highlighted { background: #f2f6fa } img { max-width: 100%; display: block }
 """
 
 
@@ -50,16 +44,12 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of a table: its labels, then cells of one value above another.
-
-    Attributes:
-        recommended: whether it is of the recommended protocol, which is not the paper's.
-    """
+class Line:
+    """A line of a table: its labels, then cells of one value above another; highlighted where it is set apart."""
 
     labels: tuple[str, ...]
     cells: tuple[tuple[Value, ...], ...] = ()
-    recommended: bool = False
+    highlighted: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,16 +66,16 @@ class Section:
     """A table with what is to be said about it, and pictures.
 
     Attributes:
-        units: of the errors in the cells, for the legend; empty where there is none.
+        legend: of the cells, with ``{best}`` for how the best is marked; empty where there is none.
         folded: whether the pictures are shown only when asked for.
     """
 
     title: str
     header: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
+    rows: tuple[Line, ...] = ()
+    legend: str = ""
     notes: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
-    units: Mapping[str, str] = field(default_factory=dict)
     folded: bool = False
 
 
@@ -96,6 +86,26 @@ def format_number(value: float) -> str:
     if abs(value) >= 1e4:
         return f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.3g}"
     return f"{value:#.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
+
+
+def format_duration(seconds: float) -> str:
+    """To two units, such as ``3 h 20 min``."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // (24 * 60)} d {minutes % (24 * 60) // 60} h"
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words in columns, for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def to_markdown(title: str, introduction: Sequence[str], sections: Sequence[Section], figures: str) -> str:
@@ -142,20 +152,23 @@ def to_text(section: Section) -> str:
     lines = [section.title, ""]
     blocks = [[[name] for name in section.header]]
     blocks += [[*([label] for label in row.labels), *(_lines(cell) for cell in row.cells)] for row in section.rows]
-    widths = [max(len(line) for block in blocks for line in block[column]) for column in range(len(section.header))]
-    for block in blocks:
-        for number in range(max(map(len, block), default=0)):
-            cells = [cell[number] if number < len(cell) else "" for cell in block]
-            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-            lines.append("  ".join(padded).rstrip())
+    lines.append(
+        format_table(
+            [
+                [cell[number] if number < len(cell) else "" for cell in block]
+                for block in blocks
+                for number in range(max(map(len, block), default=0))
+            ]
+        )
+    )
     return "\n".join([*lines, "", *_remarks(section, "in [brackets]")])
 
 
 def _remarks(section: Section, best: str) -> list[str]:
-    return [*([LEGEND.format(best=best, **section.units)] if section.units else []), *section.notes]
+    return [*([section.legend.format(best=best)] if section.legend else []), *section.notes]
 
 
-def _cells(row: Row, render: Callable[[Value], str], line_break: str) -> list[str]:
+def _cells(row: Line, render: Callable[[Value], str], line_break: str) -> list[str]:
     return [line_break.join(map(render, cell)) for cell in row.cells]
 
 
@@ -168,8 +181,8 @@ def _markdown_value(value: Value) -> str:
     return f"{ours}{value.parenthesis}{value.mark}"
 
 
-def _html_row(row: Row) -> str:
-    kind = ' class="recommended"' if row.recommended else ""
+def _html_row(row: Line) -> str:
+    kind = ' class="highlighted"' if row.highlighted else ""
     cells = "".join(f"<td>{cell}</td>" for cell in (*map(html.escape, row.labels), *_cells(row, _html_value, "<br>")))
     return f"<tr{kind}>{cells}</tr>"
 

@@ -1,0 +1,186 @@
+"""The paper's tables and figures on MD17 and OC22, for `ocp-dc reproduce` and `ocp-dc report`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path, sample_path
+from ocp_dc.errors import InputError
+from ocp_dc.experiments.definitions import (
+    MODELS,
+    MOLECULES,
+    OC22,
+    TABLES,
+    VARIANTS,
+    Experiment,
+    experiments_of,
+    recommended_variants,
+)
+from ocp_dc.experiments.plan import Run
+from ocp_dc.experiments.scales import SCALE_NAMES, scale_of
+from ocp_dc.runs.study import Study
+
+if TYPE_CHECKING:
+    from ocp_dc.experiments.sources import Source
+    from ocp_dc.runs.rendering import Picture
+    from ocp_dc.runs.results import Results, RunResult
+    from ocp_dc.runs.running import Outcome
+    from ocp_dc.runs.tables import Table
+
+
+class ChemistryStudy(Study):
+    """Tables 1, 2, 7, 8 and 9, Fig. 1 and Fig. 2."""
+
+    title = "molecules and materials"
+    targets = tuple(TABLES)
+    scales = SCALE_NAMES
+    data_help = (
+        f"for MD17 a file of one molecule, the word {SAMPLE_WORD}, or a folder of md17_<molecule>.npz, where what is "
+        "missing is downloaded (default OUT/downloads); for OC22 the folder of its S2EF-total LMDBs, a file of "
+        f"labelled structures that ASE reads, or the word {SAMPLE_WORD} (the default at scales other than paper)"
+    )
+    run_note = "EFwT: test conformations with energy within 0.02 eV and every force component within 0.03 eV/Å."
+
+    def add_arguments(self, group: argparse._ArgumentGroup) -> None:
+        group.add_argument("--model", metavar="M", nargs="+", help=f"only these, of {', '.join(MODELS)}")
+        group.add_argument("--molecule", metavar="X", nargs="+", help=f"only these, of {', '.join(MOLECULES)}")
+        group.add_argument("--variant", metavar="V", nargs="+", help=f"only these, of {', '.join(VARIANTS)}")
+        group.add_argument("--with-recommended", action="store_true", help="add this package's recommended protocol")
+        group.add_argument(
+            "--as-published",
+            action="store_true",
+            help="as the paper's runs were, faults included: OC22 without periodic images, ForceNet* with its "
+            "activations replaced by position",
+        )
+        group.add_argument(
+            "--split-dir", metavar="DIR", type=Path, help="take the splits from DIR/<molecule>/{train,valid,test}.*"
+        )
+        group.add_argument("--split-seed", metavar="S", type=int, help="of the random splits (default 0)")
+
+    def plan(self, args: argparse.Namespace, out: Path) -> list[Run]:
+        if "=" in str(out):
+            raise InputError(f"--out {out}: fairchem cannot read a path with = in it; choose another")
+        source, molecule = _source(args, out)
+        asked = args.molecule or ([molecule] if molecule else None)
+        experiments = experiments_of(
+            args.target, args.model, asked, args.variant, args.seeds, args.with_recommended, args.as_published
+        )
+        if molecule:
+            print(f"{source.path} holds {molecule}: only its runs are planned")
+            experiments = [experiment for experiment in experiments if experiment.molecule == molecule]
+        if not experiments:
+            raise InputError(f"--molecule {' '.join(asked)}: {source.path} holds {molecule}; give other --data")
+        collection = TABLES[args.target].collection
+        models = dict.fromkeys(experiment.model for experiment in experiments)
+        without = [name for name in models if not recommended_variants(name, collection)]
+        if args.with_recommended and without:
+            print(f"configs/{collection.name} has no recommended protocol for {', '.join(without)}")
+        scale = scale_of(args.scale, collection, models)
+        return [Run(experiment, scale, source, out) for experiment in experiments]
+
+    def prepare(self, runs: Sequence[Run]) -> tuple[list[Run], list[Outcome]]:
+        """Converts what is missing."""
+        from ocp_dc.runs.running import Outcome
+
+        ready, failed, errors = [], [], {}
+        manifests = {}
+        for run in runs:
+            if run.data not in manifests and run.data not in errors:
+                try:
+                    manifests[run.data] = run.source.prepare(run.experiment.molecule, run.sizes, run.data)
+                except InputError as error:
+                    errors[run.data] = error
+            if run.data in errors:
+                failed.append(Outcome(run.folder, "failed", str(errors[run.data])))
+            else:
+                run.describe(manifests[run.data])
+                ready.append(run)
+        if not ready:
+            raise next(iter(errors.values()))
+        return ready, failed
+
+    @property
+    def run_measures(self) -> tuple:
+        from ocp_dc.experiments.tables import WITHIN_THRESHOLD
+
+        return (WITHIN_THRESHOLD,)
+
+    def table(self, target: str, results: Results) -> Table:
+        from ocp_dc.experiments.tables import table_of
+
+        return table_of(target, results)
+
+    def remarks(self, target: str, results: Results) -> list[str]:
+        from ocp_dc.experiments.tables import circumstances
+
+        return circumstances(self.table(target, results).cells(results))
+
+    def pictures(self, target: str, results: Results) -> list[Picture]:
+        from ocp_dc.experiments.tables import FIGURES, figure_pictures
+
+        return figure_pictures(target, results) if target in FIGURES else []
+
+    def run_pictures(self, run: RunResult) -> list[Picture]:
+        from ocp_dc.experiments.figures import run_pictures
+
+        return run_pictures(run)
+
+    def fields(self, cell: str, run: RunResult | None) -> dict[str, object]:
+        experiment = Experiment.of_id(cell)
+        description = run.description if run else {}
+        return {
+            "model": experiment.model,
+            "variant": experiment.variant,
+            "molecule": experiment.molecule,
+            "train_size": experiment.train_size,
+            "beta": experiment.beta,
+            "protocol": experiment.protocol,
+            "seed": description.get("seed", ""),
+            "scale": description.get("scale", ""),
+            "train_conformations": description["split"]["sizes"]["train"] if run else "",
+            "epochs": description.get("epochs", ""),
+        }
+
+
+def _source(args: argparse.Namespace, out: Path) -> tuple[Source, str | None]:
+    """The conformations, and the one molecule they are of if it is one."""
+    table = TABLES[args.target]
+    if args.split_dir and args.split_seed is not None:
+        raise InputError("--split-dir gives the splits; leave out --split-seed")
+    if args.split_dir and len(table.sizes or ()) > 1:
+        raise InputError(f"--split-dir gives one training set per molecule, {args.target} needs several; leave it out")
+    kind, path = _oc22_files(args) if table.collection == OC22 else _md17_files(args, out)
+    source = kind(path.resolve(), args.split_seed or 0, args.split_dir)
+    return source, source.only_molecule() if args.data else None
+
+
+def _md17_files(args: argparse.Namespace, out: Path) -> tuple[type[Source], Path]:
+    from ocp_dc.experiments.sources import MoleculeSource
+
+    path = args.data or out / "downloads"
+    return MoleculeSource, sample_path() if str(path) == SAMPLE_WORD else path
+
+
+def _oc22_files(args: argparse.Namespace) -> tuple[type[Source], Path]:
+    from ocp_dc.experiments.sources import FrameSource, OC22Source
+
+    path = args.data
+    if path is None and args.scale == "paper":
+        if not args.dry_run:
+            raise InputError(
+                f"--data is missing: for {args.target} give the folder of OC22's S2EF-total LMDBs, which holds train "
+                "and val_ood, or a file of labelled structures"
+            )
+        path = Path("OC22")
+    elif path is None:
+        print(f"no --data given: the embedded {SAMPLE_WORD} of oxide slabs takes the place of OC22")
+        path = Path(SAMPLE_WORD)
+    if str(path) == SAMPLE_WORD:
+        path = oxide_sample_path()
+    return (FrameSource if path.is_file() else OC22Source), path
+
+
+STUDY = ChemistryStudy()

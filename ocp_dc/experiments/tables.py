@@ -1,0 +1,215 @@
+"""The paper's chemistry tables and figures as a report shows them, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from ocp_dc.experiments import figures
+from ocp_dc.experiments.definitions import (
+    COLUMNS,
+    MD17,
+    MODELS,
+    MOLECULES,
+    PAPER_BETA,
+    TABLES,
+    Collection,
+    Experiment,
+    Table,
+    paper_value,
+    published_protocol,
+    recommended_variants,
+)
+from ocp_dc.runs import tables
+from ocp_dc.runs.rendering import Picture
+from ocp_dc.runs.results import Cell, Measure, Results, RunResult
+from ocp_dc.units import ENERGY_UNITS_IN_EV
+
+SPLIT_VERBS = {"train": "train", "val": "validate", "test": "test"}
+WITHIN_THRESHOLD = Measure("EFwT", "%", lower_is_better=False)
+FIGURES = {"fig1": "Fig. 1", "fig2": "Fig. 2"}
+
+
+def measures(collection: Collection) -> tuple[Measure, Measure]:
+    """The errors that the paper's tables show, in its units."""
+    unit = collection.energy_unit
+    factors = {other: in_ev / ENERGY_UNITS_IN_EV[unit] for other, in_ev in ENERGY_UNITS_IN_EV.items()}
+    per_length = {f"{other}/Å": factor for other, factor in factors.items()}
+    return Measure("energy MAE", unit, factors), Measure("force MAE", f"{unit}/Å", per_length)
+
+
+def table_of(target: str, results: Results) -> tables.Table:
+    """A table as in the paper, a row for each model and model*; of a figure its numbers, a row for each molecule."""
+    table = TABLES[target]
+    experiments = _figure_cells(table, results) if target in FIGURES else _table_cells(table, results)
+    papers = {each.cell: value for each in experiments if (value := paper_value(each, target))}
+    names = [measure.name for measure in measures(table.collection)]
+    shared = {
+        "measures": measures(table.collection),
+        "measured_on": "on the test set",
+        "published": {
+            cell: dict(zip(names, (value.energy, value.force), strict=True)) for cell, value in papers.items()
+        },
+        "printed": {
+            cell: {name: number for name, number in zip(names, value.printed, strict=True) if number is not None}
+            for cell, value in papers.items()
+        },
+    }
+    if target in FIGURES:
+        return tables.Table(
+            title=f"{FIGURES[target]}: {table.title}, {_settings(table)}",
+            labels=("Molecule",),
+            columns=tuple(_figure_columns(table, results)),
+            groups=tuple(_figure_groups(table, results)),
+            keep_columns=True,
+            **shared,
+        )
+    return tables.Table(
+        title=f"Table {target.removeprefix('table')}: {table.title}",
+        labels=("Model", "Settings"),
+        columns=tuple(COLUMNS[molecule] for molecule in table.molecules),
+        groups=tuple(_table_groups(table, results)),
+        **shared,
+    )
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def _table_groups(table: Table, results: Results) -> Iterator[tables.Group]:
+    """For each model a baseline and, where the table compares, its method (*); then in other protocols."""
+    for row in table.rows:
+        yield _group(table, row.model, dict.fromkeys(row.variants, "paper"), "")
+        published = {name: published_protocol(row.model, name, table.collection) for name in row.variants}
+        runs = (each for name in published for each in _of_molecules(table, row.model, name, "as_published"))
+        if any(results.cell(each.cell).runs for each in runs):
+            yield _group(table, row.model, published, f", as published: {table.collection.as_published}", optional=True)
+        recommended = dict.fromkeys(recommended_variants(row.model, table.collection), "recommended")
+        yield _group(table, row.model, recommended, ", recommended protocol (ours)", optional=True, highlighted=True)
+
+
+def _group(
+    table: Table, model: str, protocols: dict[str, str], suffix: str, optional: bool = False, highlighted: bool = False
+) -> tables.Group:
+    rows = []
+    for variant, protocol in protocols.items():
+        title = f"{MODELS[model].title}{'*' if rows else ''}{suffix}"
+        cells = tuple(each.cell for each in _of_molecules(table, model, variant, protocol))
+        rows.append(tables.Row((title, variant), cells, highlighted))
+    return tables.Group(tuple(rows), optional)
+
+
+def _of_molecules(table: Table, model: str, variant: str, protocol: str) -> list[Experiment]:
+    size = table.collection.size
+    return [Experiment(model, variant, molecule, size, protocol=protocol) for molecule in table.molecules]
+
+
+def _table_cells(table: Table, results: Results) -> list[Experiment]:
+    """With and without runs."""
+    found = [*table.experiments(table.molecules, seed=0), *table.experiments(table.molecules, 0, "as_published")]
+    return list(dict.fromkeys(found))
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def figure_pictures(target: str, results: Results) -> list[Picture]:
+    """Fig. 1 for each molecule, as others than the paper's may be asked for; Fig. 2 for all."""
+    table = TABLES[target]
+    cells = {
+        molecule: [(each, cell) for each in experiments if (cell := results.cell(each.cell)).runs]
+        for molecule, experiments in _by_molecule(table, results).items()
+    }
+    shown = measures(table.collection)
+    if target == "fig1":
+        return [
+            Picture(
+                f"fig1-{molecule}",
+                f"Fig. 1: {_settings(table)}, {molecule}: training loss, and test errors, by β",
+                figures.plot_betas({each.beta: cell for each, cell in of_betas}, shown),
+            )
+            for molecule, of_betas in cells.items()
+        ]
+    papers = {each: paper_value(each, target) for each in _figure_cells(table, results)}
+    caption = f"Fig. 2: {_settings(table)}: test errors by number of training conformations"
+    of_molecules = {molecule: [cell for _, cell in of_sizes] for molecule, of_sizes in cells.items()}
+    known = {each: value for each, value in papers.items() if value}
+    return [Picture("fig2", caption, figures.plot_sizes(of_molecules, known, shown))]
+
+
+def _figure_groups(table: Table, results: Results) -> Iterator[tables.Group]:
+    number = len(table.sizes or table.betas)
+    for molecule, experiments in _by_molecule(table, results).items():
+        cells = [each.cell for each in experiments]
+        # sizes beyond the molecule's data, which the paper leaves out
+        yield tables.Group((tables.Row((molecule,), (*cells, *[None] * (number - len(cells)))),))
+
+
+def _figure_columns(table: Table, results: Results) -> list[str]:
+    if table.sizes is None:
+        return [f"β = {beta:g}" for beta in table.betas]
+    cells = [(each.train_size, results.cell(each.cell)) for each in _figure_cells(table, results)]
+    titles = []
+    for size in table.sizes:
+        ours = sorted({figures.training_conformations(cell) for of, cell in cells if of == size and cell.runs} - {size})
+        titles.append(f"{size:,}" + (f" (ours {', '.join(f'{count:,}' for count in ours)})" if ours else ""))
+    return titles
+
+
+def _figure_cells(table: Table, results: Results) -> list[Experiment]:
+    return [each for experiments in _by_molecule(table, results).values() for each in experiments]
+
+
+def _by_molecule(table: Table, results: Results) -> dict[str, list[Experiment]]:
+    """Those with a run that is the figure's own: the tables' runs are at the usual β and training size."""
+    found: dict[str, list[Experiment]] = {}
+    for each in table.experiments(tuple(MOLECULES), seed=0):
+        found.setdefault(each.molecule, []).append(each)
+    return {
+        molecule: experiments
+        for molecule, experiments in found.items()
+        if any(
+            (each.beta != PAPER_BETA or each.train_size != MD17.size) and results.cell(each.cell).runs
+            for each in experiments
+        )
+    }
+
+
+def _settings(table: Table) -> str:
+    return f"{MODELS[table.rows[0].model].title} {table.rows[0].baseline}"
+
+
+# --- what is to be said about them ----------------------------------------------------------------------------------
+
+
+def circumstances(cells: Iterable[Cell]) -> list[str]:
+    """Scale, conformations, how they were split, epochs, data, seeds, and which runs diverged."""
+    runs = sorted(
+        (run for cell in cells for run in cell.runs), key=lambda run: list(COLUMNS).index(run.description["molecule"])
+    )
+    molecules: dict[str, dict[str, None]] = {}
+    sources = {}
+    for run in runs:
+        molecule, split = run.description["molecule"], run.description["split"]
+        molecules.setdefault(_circumstance(run), {})[molecule] = None
+        sources[f"{molecule} from {split['source_file']} ({split['theory']})"] = None
+    seeds = sorted({run.description["seed"] for run in runs})
+    diverged = [f"{run.name} at step {run.step:,}" for run in runs if run.status == "diverged"]
+    return [
+        *(f"{text} ({', '.join(sharing)})." for text, sharing in molecules.items()),
+        f"Data: {', '.join(sources)}. Seeds: {', '.join(map(str, seeds))}.",
+        *([f"Diverged: {', '.join(diverged)}."] if diverged else []),
+    ]
+
+
+def _circumstance(run: RunResult) -> str:
+    description, split = run.description, run.description["split"]
+    names: Sequence[str] = [name for name in SPLIT_VERBS if name in split["sizes"]]
+    sizes = " / ".join(f"{split['sizes'][name]:,}" for name in names)
+    if split["method"] == "random":
+        drawn = f"drawn at random with seed {split['seed']}"
+    else:
+        drawn = f"as given by {', '.join(split['files'])}"
+    return (
+        f"Scale {description['scale']}, {description['epochs']} epochs, {description['steps']:,} steps; {sizes} "
+        f"conformations to {' / '.join(SPLIT_VERBS[name] for name in names)}, {drawn}"
+    )

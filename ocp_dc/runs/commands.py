@@ -1,0 +1,173 @@
+"""The ``ocp-dc reproduce`` and ``ocp-dc report`` commands."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocp_dc.errors import InputError
+from ocp_dc.runs.study import Study, studies, study_of
+
+if TYPE_CHECKING:
+    from ocp_dc.runs.plan import PlannedRun
+    from ocp_dc.runs.running import Outcome
+    from ocp_dc.runs.slurm import SlurmSettings
+
+REPORT_FORMATS = ("md", "csv", "html", "png")
+SLURM_FLAGS = {
+    "partition": (str, "partition"),
+    "account": (str, "account"),
+    "qos": (str, "quality of service"),
+    "time": (float, "hours; longer runs are requeued and go on (default 24)"),
+    "mem": (float, "gigabytes of memory (default 16)"),
+    "gpus": (int, "GPUs of a job (default 1)"),
+    "cpus": (int, "CPU cores of a job (default 4)"),
+}
+
+
+def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
+    """Adds ``reproduce`` and ``report``."""
+    known = studies()
+    targets = [target for study in known for target in study.targets]
+    reproduce = subparsers.add_parser("reproduce", help="the runs of a table or figure of the paper, and the table")
+    reproduce.add_argument("target", choices=targets, help="tables and figures of the paper")
+    reproduce.add_argument("--seeds", metavar="N", type=int, default=1, help="seeds 0 to N - 1 (default 1)")
+    reproduce.add_argument(
+        "--scale",
+        choices=list(dict.fromkeys(scale for study in known for scale in study.scales)),
+        default="paper",
+        help="paper (default): its protocol to the letter; others: less of it, smoke in minutes",
+    )
+    reproduce.add_argument(
+        "--data", metavar="PATH", type=Path, help=" ".join(f"{study.title}: {study.data_help}." for study in known)
+    )
+    reproduce.add_argument("--out", metavar="DIR", type=Path, help="where everything is kept (default runs/<scale>)")
+    reproduce.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    reproduce.add_argument(
+        "--jobs", metavar="N", type=int, help="runs at a time (default: one per GPU; without any, 2 on the CPU)"
+    )
+    reproduce.add_argument("--only-index", metavar="I", type=int, help="only the plan's run number I, from 0")
+    own = {}
+    for study in known:
+        group = reproduce.add_argument_group(study.title)
+        study.add_arguments(group)
+        own[study] = group._group_actions
+    slurm = reproduce.add_argument_group("SLURM")
+    slurm.add_argument("--submit", action="store_true", help="send each run as a job")
+    slurm.add_argument("--slurm-config", metavar="FILE", type=Path, help="YAML file with a section slurm")
+    for name, (kind, what) in SLURM_FLAGS.items():
+        slurm.add_argument(f"--slurm-{name}", metavar=name.upper(), type=kind, help=what)
+    reproduce.set_defaults(func=run_reproduce, own_options=own)
+
+    report = subparsers.add_parser("report", help="tables and figures of finished runs, beside the paper's")
+    report.add_argument("out", metavar="OUT", type=Path, help="the --out of `ocp-dc reproduce`")
+    report.add_argument("--target", choices=[*targets, "all"], default="all", help="default: all that has runs")
+    report.add_argument(
+        "--format", choices=REPORT_FORMATS, default="md", help="default md; png writes only the figures"
+    )
+    report.add_argument(
+        "--to",
+        metavar="PATH",
+        type=Path,
+        help="file to write (default OUT/report.FORMAT), with a folder figures beside it for md; a folder for png",
+    )
+    report.set_defaults(func=_report, known_targets=targets)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from ocp_dc.runs.report import run_report
+
+    return run_report(args)
+
+
+def run_reproduce(args: argparse.Namespace) -> int:
+    """0: every run has a result (diverging is one); 1: some failed, were killed or are another process's."""
+    from ocp_dc.runs.plan import format_plan
+    from ocp_dc.runs.report import print_table
+    from ocp_dc.runs.running import default_jobs, run_all
+    from ocp_dc.runs.slurm import PATIENCE
+
+    study = study_of(args.target)
+    settings = _check(args, study)
+    out = (args.out or Path("runs") / args.scale).resolve()
+    runs = study.plan(args, out)
+    if args.only_index is not None and not 0 <= args.only_index < len(runs):
+        raise InputError(f"--only-index {args.only_index}: the plan has runs 0 to {len(runs) - 1}")
+    print(format_plan(runs, out), flush=True)
+    if args.dry_run:
+        return 0
+    with _sigterm_as_exit():
+        ready, failed = study.prepare(runs if args.only_index is None else [runs[args.only_index]])
+        if settings is not None:
+            _submit(ready, settings, out)
+            return _summarize(failed) if failed else 0
+        patience = math.inf if args.only_index is None else PATIENCE
+        outcomes = run_all([run.folder for run in ready], args.jobs or default_jobs(), patience)
+    if args.only_index is None:
+        print_table(out, args.target)
+    return _summarize([*outcomes, *failed])
+
+
+def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
+    """What jobs ask for, None without ``--submit``; refuses options that do not go together."""
+    from ocp_dc.runs.slurm import read_slurm_settings
+
+    if args.jobs is not None and args.jobs < 1:
+        raise InputError(f"--jobs {args.jobs}: at least one job is needed")
+    if args.seeds < 1:
+        raise InputError(f"--seeds {args.seeds}: at least one seed is needed")
+    if args.scale not in study.scales:
+        raise InputError(f"--scale {args.scale}: {args.target} has {', '.join(study.scales)}")
+    for other, actions in args.own_options.items():
+        for action in actions if other is not study else ():
+            if getattr(args, action.dest) != action.default:
+                raise InputError(f"{action.option_strings[0]} is an option of {other.title}, not of {args.target}")
+    flags = {name: getattr(args, f"slurm_{name}") for name in SLURM_FLAGS}
+    if args.submit:
+        return read_slurm_settings(args.slurm_config, **flags)
+    given = [name for name, value in {**flags, "config": args.slurm_config}.items() if value is not None]
+    if given:
+        raise InputError(f"--slurm-{given[0]} is for jobs; give --submit too")
+    return None
+
+
+def _submit(runs: Sequence[PlannedRun], settings: SlurmSettings, out: Path) -> None:
+    from ocp_dc.runs.records import is_done, read_record
+    from ocp_dc.runs.slurm import submit
+
+    folders = [run.folder for run in runs if not is_done(read_record(run.folder / "result.json"))]
+    for folder, job in zip(folders, submit(folders, settings, out / "slurm"), strict=True):
+        print(f"job {job}: {folder.name}")
+    print(f"{len(folders)} jobs submitted, their output is in {out / 'slurm'}; later: ocp-dc report {out}")
+
+
+def _summarize(outcomes: Sequence[Outcome]) -> int:
+    from ocp_dc.runs.records import DONE
+    from ocp_dc.runs.running import format_outcome
+
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+        if outcome.status != "finished":
+            print(format_outcome(outcome))
+    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+    unresolved = [outcome for outcome in outcomes if outcome.status not in DONE]
+    if unresolved:
+        print("start the same command again to go on with what has not finished or diverged")
+    return 1 if unresolved else 0
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """So that workers are stopped when this process is asked to stop."""
+    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,134 @@
+"""`ocp-dc report`: every table and figure from whatever has finished, ours beside the paper's."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ocp_dc import __version__
+from ocp_dc.runs.rendering import Section, to_html, to_markdown, to_text
+from ocp_dc.runs.results import Cell, Measure, Results, RunResult, read_results
+from ocp_dc.runs.study import Study, study_of
+from ocp_dc.runs.tables import Table, runs_section, table_section
+
+TITLE = "Our runs beside the paper's"
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Writes the report, over an earlier one, and says where.
+
+    Raises:
+        InputError: ``args.out`` is no folder, or a run in it is damaged.
+    """
+    results = read_results(args.out)
+    targets = args.known_targets if args.target == "all" else [args.target]
+    introduction = _introduction(targets, results)
+    print("\n".join(introduction))
+    to = args.to or args.out / ("figures" if args.format == "png" else f"report.{args.format}")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if args.format == "csv":
+        to.write_text(_csv(targets, results), "utf-8")
+    else:
+        _write_sections(args.format, to, introduction, _sections(targets, results))
+    print(f"written to {to}")
+    return 0
+
+
+def print_table(out: Path, target: str) -> None:
+    """Prints a table, or the numbers of a figure, from whatever has finished in ``out``.
+
+    Raises:
+        InputError: ``out`` is no folder, or a run in it is damaged.
+    """
+    section = section_of(target, read_results(out))
+    print(to_text(section) if section else _no_runs([target]))
+
+
+def section_of(target: str, results: Results) -> Section | None:
+    """A table or figure; None while it has no run."""
+    study = study_of(target)
+    if not _runs(target, results):
+        return None
+    remarks, pictures = study.remarks(target, results), study.pictures(target, results)
+    return table_section(study.table(target, results), results, remarks, pictures)
+
+
+def _sections(targets: Sequence[str], results: Results) -> list[Section]:
+    """A section for each table and figure that has runs, and one for all those runs of a study."""
+    sections = [section for target in targets if (section := section_of(target, results))]
+    runs: dict[Study, dict[str, RunResult]] = {}
+    for target in targets:
+        runs.setdefault(study_of(target), {}).update({run.name: run for run in _runs(target, results)})
+    for study, of_study in runs.items():
+        if of_study:
+            pictures = tuple(picture for run in of_study.values() for picture in study.run_pictures(run))
+            notes = (study.run_note,) if study.run_note else ()
+            sections.append(runs_section(list(of_study.values()), study.run_measures, notes=notes, pictures=pictures))
+    return sections
+
+
+def _runs(target: str, results: Results) -> list[RunResult]:
+    return [run for cell in study_of(target).table(target, results).cells(results) for run in cell.runs]
+
+
+def _introduction(targets: Sequence[str], results: Results) -> list[str]:
+    of_targets = {target: _runs(target, results) for target in targets}
+    runs = {run.name: run.status for of_target in of_targets.values() for run in of_target}
+    states = ", ".join(f"{count} {status}" for status, count in sorted(Counter(runs.values()).items()))
+    absent = [target for target, of_target in of_targets.items() if not of_target]
+    return [
+        f"{len(runs)} runs{': ' if runs else ''}{states}. Report of ocp_dc {__version__}.",
+        *([_no_runs(absent)] if absent else []),
+    ]
+
+
+def _no_runs(targets: Sequence[str]) -> str:
+    return f"There are no runs yet for {', '.join(targets)}."
+
+
+def _write_sections(form: str, to: Path, introduction: Sequence[str], sections: Sequence[Section]) -> None:
+    if form == "html":
+        to.write_text(to_html(TITLE, introduction, sections), "utf-8")
+        return
+    folder = to if form == "png" else to.parent / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in (picture for section in sections for picture in section.pictures):
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
+    if form == "md":
+        to.write_text(to_markdown(TITLE, introduction, sections, folder.name), "utf-8")
+
+
+def _csv(targets: Sequence[str], results: Results) -> str:
+    """Long format: a line for each target, run and quantity; cells without runs have one too."""
+    lines = [line for target in targets for line in _csv_lines(target, results)]
+    text = io.StringIO()
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _csv_lines(target: str, results: Results) -> Iterator[dict]:
+    study = study_of(target)
+    table = study.table(target, results)
+    for cell in table.cells(results):
+        for run in cell.runs or (None,):
+            for measure in table.measures:
+                yield {"target": target, **study.fields(cell.name, run), **_csv_values(table, cell, run, measure)}
+
+
+def _csv_values(table: Table, cell: Cell, run: RunResult | None, measure: Measure) -> dict:
+    return {
+        "status": run.status if run else "missing",
+        "step": run.step if run else "",
+        "quantity": measure.name,
+        "unit": measure.unit,
+        "value": measure.of(run) if run else None,
+        "paper": table.published.get(cell.name, {}).get(measure.name),
+        "paper_printed": table.printed.get(cell.name, {}).get(measure.name),
+    }

@@ -1,0 +1,100 @@
+"""What a kind of experiment brings, so that `ocp-dc reproduce` and `ocp-dc report` can serve it."""
+
+from __future__ import annotations
+
+import argparse
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import ocp_dc
+from ocp_dc.errors import InputError
+
+if TYPE_CHECKING:
+    from ocp_dc.runs.plan import PlannedRun
+    from ocp_dc.runs.rendering import Picture
+    from ocp_dc.runs.results import Measure, Results, RunResult
+    from ocp_dc.runs.running import Outcome
+    from ocp_dc.runs.tables import Table
+
+
+class Study(ABC):
+    """The tables of one kind of experiment.
+
+    A package of ``ocp_dc`` moves in by having a module ``study`` with an instance, ``STUDY``. Importing that must be
+    quick: what is heavy is imported by the methods that need it.
+
+    Attributes:
+        title: for readers.
+        targets: what `ocp-dc reproduce` and `ocp-dc report` know it by, such as ``table1``.
+        scales: values of ``--scale``.
+        data_help: what ``--data`` may be.
+        run_measures: shown with each run in a report, and ``run_note``, what they are.
+    """
+
+    title: ClassVar[str]
+    targets: ClassVar[tuple[str, ...]]
+    scales: ClassVar[tuple[str, ...]]
+    data_help: ClassVar[str]
+    run_measures: ClassVar[tuple[Measure, ...]] = ()
+    run_note: ClassVar[str] = ""
+
+    @abstractmethod
+    def add_arguments(self, group: argparse._ArgumentGroup) -> None:
+        """Its own options of `ocp-dc reproduce`."""
+
+    @abstractmethod
+    def plan(self, args: argparse.Namespace, out: Path) -> Sequence[PlannedRun]:
+        """The runs of ``args.target``, in the order of their numbers; nothing is written.
+
+        Raises:
+            InputError: an option that cannot be used.
+        """
+
+    @abstractmethod
+    def prepare(self, runs: Sequence[PlannedRun]) -> tuple[list[PlannedRun], list[Outcome]]:
+        """Makes the data and describes each run in its folder; those that can be run, and the failure of the others.
+
+        Raises:
+            InputError: none can be run, or a folder holds something else.
+        """
+
+    @abstractmethod
+    def table(self, target: str, results: Results) -> Table:
+        """A table, or the numbers of a figure."""
+
+    def remarks(self, target: str, results: Results) -> Sequence[str]:
+        """What is to be said about it."""
+        return ()
+
+    def pictures(self, target: str, results: Results) -> Sequence[Picture]:
+        """What is to be seen with it."""
+        return ()
+
+    def run_pictures(self, run: RunResult) -> Sequence[Picture]:
+        """What is to be seen of one run."""
+        return ()
+
+    def fields(self, cell: str, run: RunResult | None) -> dict[str, object]:
+        """Columns of a CSV report that tell a cell, and a run of it, from others."""
+        return {"cell": cell, "seed": run.description["seed"] if run else ""}
+
+
+def studies() -> list[Study]:
+    """Of all packages of ``ocp_dc`` that have one."""
+    names = [f"ocp_dc.{module.name}" for module in pkgutil.iter_modules(ocp_dc.__path__) if module.ispkg]
+    names = [f"{name}.study" for name in sorted(names) if not name.startswith("ocp_dc._")]
+    return [module.STUDY for name in names if find_spec(name) and hasattr(module := import_module(name), "STUDY")]
+
+
+def study_of(target: str) -> Study:
+    """Raises InputError if no study has it."""
+    for study in studies():
+        if target in study.targets:
+            return study
+    known = ", ".join(each for study in studies() for each in study.targets)
+    raise InputError(f"target {target} is unknown; choose from {known}")

@@ -1,0 +1,75 @@
+"""The work of a run, without training."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ocp_dc.errors import DivergedError
+from ocp_dc.evaluation import TestErrors
+from ocp_dc.experiments import training
+from ocp_dc.experiments.plan import CHECKPOINT, LOG
+from ocp_dc.runs.worker import Quantity
+
+DESCRIPTION = {
+    "steps": 100,
+    "test_data": "data/test",
+    "test_batch_size": 20,
+    "command": "ocp-dc train --config-yml 'a b.yml'",
+}
+PREDICTIONS = {"energy_error": np.array([2.0, 4.0])}
+
+
+def errors(energy: float = 3.0, force: float = 0.5) -> TestErrors:
+    return TestErrors(2, "kcal/mol", energy, force, energy * 0.04, force * 0.04, 0.5)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What was trained and tested; both succeed."""
+    calls = []
+    monkeypatch.setattr(training, "run_fairchem", lambda *call: calls.append(call))
+    monkeypatch.setattr(training, "evaluate_predictions", lambda *call: (errors(), PREDICTIONS))
+    return calls
+
+
+def test_trains_as_the_command_says_and_tests(tmp_path, trained):
+    work = training.train_and_test(tmp_path, DESCRIPTION)
+    assert trained == [("train", ["--config-yml", "a b.yml"])]
+    assert work.quantities == {
+        "energy MAE": Quantity(3.0, "kcal/mol"),
+        "force MAE": Quantity(0.5, "kcal/mol/Å"),
+        "EFwT": Quantity(50.0, "%"),
+    }
+    with np.load(tmp_path / "errors.npz") as arrays:
+        assert arrays["energy_error"].tolist() == [2.0, 4.0]
+
+
+def test_predictions_that_are_not_finite_are_divergence(tmp_path, trained, monkeypatch):
+    not_finite = errors(force=math.nan), PREDICTIONS
+    monkeypatch.setattr(training, "evaluate_predictions", lambda *_: not_finite)
+    with pytest.raises(DivergedError, match="predictions for the test set are not finite") as raised:
+        training.train_and_test(tmp_path, DESCRIPTION)
+    assert raised.value.step == 100
+    assert not (tmp_path / "errors.npz").exists()
+
+
+def test_what_was_logged_before_the_first_checkpoint_is_forgotten(tmp_path, trained):
+    (tmp_path / LOG).parent.mkdir(parents=True)
+    (tmp_path / LOG).write_text('{"step": 10}\n')
+    training.train_and_test(tmp_path, DESCRIPTION)
+    assert not (tmp_path / LOG).exists()
+
+
+def test_seconds_are_those_of_all_steps(tmp_path, trained, monkeypatch):
+    for file in (LOG, CHECKPOINT):
+        (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / LOG).write_text('{"step": 70}\n')
+    torch.save({"step": 60, "state_dict": {}, "config": {}, "normalizers": {}}, tmp_path / CHECKPOINT)
+    clock = iter([100.0, 120.0])
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
+    assert training.train_and_test(tmp_path, DESCRIPTION).seconds == pytest.approx(20 * 100 / 40)
+    assert (tmp_path / LOG).exists()

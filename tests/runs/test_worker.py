@@ -1,0 +1,94 @@
+"""What a worker makes of each way in which its work can end."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from ocp_dc.errors import DivergedError, InputError
+from ocp_dc.runs import worker
+from ocp_dc.runs.records import read_record, write_record
+from ocp_dc.runs.worker import Quantity, Work
+
+RESULT = Work({"weight": Quantity(3.0, "kg"), "share": Quantity(0.5)}, seconds=7.0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_record(tmp_path / "experiment.json", {"work": f"{__name__}:weigh", "steps": 100, "log": "log.jsonl"})
+    return tmp_path
+
+
+@pytest.fixture
+def weigh(monkeypatch):
+    """Makes the work do what is given, and keeps what it was called with."""
+
+    def do(result: Work | BaseException) -> list:
+        calls = []
+
+        def function(*call):
+            calls.append(call)
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        monkeypatch.setattr(worker, "_function", lambda name: function)
+        return calls
+
+    return do
+
+
+def test_finished(folder, weigh):
+    calls = weigh(RESULT)
+    worker.work(folder)
+    assert calls == [(folder, read_record(folder / "experiment.json"))]
+    assert read_record(folder / "result.json") == {
+        "status": "finished",
+        "step": 100,
+        "message": None,
+        "quantities": {"weight": {"value": 3.0, "unit": "kg"}, "share": {"value": 0.5, "unit": ""}},
+        "seconds": 7.0,
+    }
+
+
+def test_diverged(folder, weigh):
+    weigh(DivergedError("loss not finite at step 42", 42))
+    worker.work(folder)
+    result = read_record(folder / "result.json")
+    assert (result["status"], result["step"], result["message"]) == ("diverged", 42, "loss not finite at step 42")
+
+
+def test_quantities_that_are_not_finite_are_divergence_too(folder, weigh):
+    weigh(Work({"weight": Quantity(math.nan, "kg")}))
+    worker.work(folder)
+    result = json.loads((folder / "result.json").read_text(), parse_constant=pytest.fail)
+    assert (result["status"], result["step"]) == ("diverged", 100)
+    assert "quantities" not in result
+
+
+def test_an_error_is_recorded(folder, weigh, capsys):
+    weigh(InputError("dataset.train.src is gone"))
+    (folder / "log.jsonl").write_text('{"step": 30}\n')
+    worker.work(folder)
+    result = read_record(folder / "result.json")
+    assert (result["status"], result["step"]) == ("failed", 30)
+    assert result["message"] == "InputError: dataset.train.src is gone"
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_being_stopped_leaves_no_result(folder, weigh):
+    weigh(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        worker.work(folder)
+    assert not (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize("name", ["json:nothing", "no_such_module:work", "json", ""])
+def test_work_that_is_no_function_is_a_failure_that_names_it(folder, name):
+    write_record(folder / "experiment.json", {"work": name, "steps": 100, "log": "log.jsonl"})
+    worker.work(folder)
+    result = read_record(folder / "result.json")
+    assert result["status"] == "failed"
+    assert f"work is {name!r}, which is not module:function" in result["message"]

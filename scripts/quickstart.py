@@ -13,18 +13,7 @@ from matplotlib.figure import Figure
 from ocp_dc.runs.rendering import format_table
 from ocp_dc.runs.results import Results, RunResult, read_results
 
-COMMAND = [
-    "reproduce",
-    "table1",
-    "--model",
-    "schnet",
-    "--scale",
-    "quickstart",
-    "--data",
-    "sample",
-    "--with-recommended",
-    "--out",
-]
+COMMAND = "reproduce table1 --model schnet --scale quickstart --data sample --with-recommended --out"
 RUNS = {
     "schnet-original-ethanol-50000-b30-s0": ("paper's baseline", "shifted softplus"),
     "schnet-irelu_rescaled-ethanol-50000-b30-s0": ("paper's method", "IReLU"),
@@ -69,8 +58,8 @@ def plot_learning_curves(results: Results, path: Path) -> None:
 
 def main(out: Path) -> None:
     started = time.monotonic()
-    print(f"$ ocp-dc {' '.join(COMMAND)} {out}", flush=True)
-    subprocess.run(["ocp-dc", *COMMAND, str(out)], check=True)
+    print(f"$ ocp-dc {COMMAND} {out}", flush=True)
+    subprocess.run(["ocp-dc", *COMMAND.split(), str(out)], check=True)
     results = read_results(out)
     print_table(results)
     plot_learning_curves(results, out / "learning_curves.png")

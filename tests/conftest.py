@@ -32,9 +32,7 @@ def small_widths(config: str) -> list[str]:
     name = Path(config).name
     model = next((model for model in SMALL if name == model or name.startswith(f"{model}_")), None)
     if model is None:
-        raise KeyError(
-            f"configs/{config}.yml: no small widths for its model; add it to WIDTHS in experiments/scales.py"
-        )
+        pytest.fail(f"configs/{config}.yml: no small widths for its model; add them to WIDTHS in experiments/scales.py")
     return [f"--model.{key}={value}" for key, value in SMALL[model].items()]
 
 

@@ -174,7 +174,7 @@ def test_constraints_of_parameters_stay(name):
             {"base": script.hydra("painn_backbone", script.PAINN, "painn_energy_head", redcue="sum")},
             r"model\.base\.heads\.painn_energy_head: painn_energy_head.*'redcue'",
         ),
-        ({"base": PAINN, "denormalize": "layer"}, r"model\.denormalize is 'layer'; use none, batch or all"),
+        ({"base": PAINN, "denormalize": "layer"}, r"model\.denormalize is 'layer'; PaiNN knows none, batch, all"),
         ({"base": PAINN, "denormalize": "batch"}, r"No normalization of PaiNN.*message_layers\.0\.x_layernorm"),
         ({"base": PAINN, "activation": "irelo"}, r"Unknown activation 'irelo'"),
         (
@@ -222,9 +222,13 @@ def test_the_documented_example_trains_and_loads(sample_data, tmp_path):
     config["model"]["base"].update(hidden_channels=8, num_rbf=8)
     (tmp_path / "painn.yml").write_text(yaml.safe_dump(config))
     arguments = [
-        *("--config-yml", str(tmp_path / "painn.yml"), "--run-dir", str(tmp_path)),
-        *(f"--dataset.{split}.src={sample_data / split}" for split in ("train", "val")),
-        *("--optim.num_workers=0", "--optim.max_epochs=1", "--hide_eval_progressbar=True"),
+        f"--config-yml={tmp_path / 'painn.yml'}",
+        f"--run-dir={tmp_path}",
+        f"--dataset.train.src={sample_data / 'train'}",
+        f"--dataset.val.src={sample_data / 'val'}",
+        "--optim.num_workers=0",
+        "--optim.max_epochs=1",
+        "--hide_eval_progressbar=True",
     ]
     assert run_fairchem("train", arguments) == 0
     (checkpoint,) = tmp_path.glob("checkpoints/*/checkpoint.pt")

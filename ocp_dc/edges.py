@@ -1,7 +1,7 @@
 """Edges between atoms, with and without periodic images.
 
-The host's search for images takes batches of one periodicity, with every atom in its cell. :func:`periodic_edges` asks
-it so, and lifts both. For molecules the host needs ``torch_cluster``, which needs a compiler to install;
+fairchem's search for images takes batches of one periodicity, with every atom in its cell. :func:`periodic_edges` asks
+it so, and lifts both. For molecules fairchem needs ``torch_cluster``, which needs a compiler to install;
 :func:`molecule_edges` is plain PyTorch.
 """
 
@@ -31,9 +31,9 @@ def periodic_edges(
     .. math::
         r_{ij} = x_j - x_i + n_{ij} C, \qquad |r_{ij}| ≤ cutoff
 
-    The edges are those of the host's ``radius_graph_pbc``, in its order, where the host finds them all: in a batch of
+    The edges are those of fairchem's ``radius_graph_pbc``, in its order, where that finds them all: in a batch of
     one periodicity, with every atom inside its cell. Here structures may differ in periodicity and atoms may be
-    anywhere. As in the host, atoms nearer than 0.01 Å have no edge. Distances are compared in torch's default
+    anywhere. As in fairchem, atoms nearer than 0.01 Å have no edge. Distances are compared in torch's default
     precision, whatever that of ``pos``.
 
     Args:
@@ -45,7 +45,7 @@ def periodic_edges(
         max_neighbors: at most this many edges per receiving atom, the nearest ones. Which of several as near are
             kept is arbitrary: where the limit cuts through a shell of neighbours, the edges of a crystal depend on the
             choice of its cell, and on rounding.
-        strict: False keeps whole shells (the host's rule: of an atom with more neighbours than the limit, all whose
+        strict: False keeps whole shells (fairchem's rule: of an atom with more neighbours than the limit, all whose
             squared distance is at most that of the first beyond it plus 0.01 Å²), for any choice of the cell.
 
     Returns:
@@ -115,7 +115,7 @@ def molecule_edges(
         pos: (N, 3) positions, Å.
         natoms: (B,) atoms in each molecule; ``natoms.sum() == N``.
         cutoff: Å.
-        max_neighbors: at most this many edges per receiving atom, the nearest ones (the host's rule).
+        max_neighbors: at most this many edges per receiving atom, the nearest ones (fairchem's rule).
         strict: False keeps, beyond the limit, neighbours as near as the last one kept.
 
     Returns:
@@ -146,14 +146,14 @@ def molecule_edges(
 
 
 class EdgesMixin:
-    """Edges for the models; put it before the host's class.
+    """Edges for the models; put it before fairchem's class.
 
     Without ``use_pbc`` they are :func:`molecule_edges`. With it they are :func:`periodic_edges` if ``otf_graph``, where
     data without ``pbc`` is periodic in all directions; if not, the data's own ``edge_index`` and ``cell_offsets``, as
     the converters store them. ``use_pbc_single`` builds periodic edges one structure at a time, to save memory.
 
     Energies and forces then depend neither on which image of an atom is given nor, while no atom has more than
-    ``max_neighbors`` neighbours, on the choice of a crystal's cell. Beyond that the limit cuts, as the host's models
+    ``max_neighbors`` neighbours, on the choice of a crystal's cell. Beyond that the limit cuts, as fairchem's models
     have it, strictly: equally near neighbours are kept or left by chance. Edges stored from ``periodic_edges`` with
     ``strict=False`` avoid that.
     """

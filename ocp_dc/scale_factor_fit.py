@@ -31,7 +31,7 @@ def fit_scale_factors(
     num_batches: int = 16,
     overwrite: bool = False,
 ) -> dict[str, float]:
-    """Fit the scale factors of a config's model on its training set, with the host's fit, and write them to ``out``.
+    """Fit the scale factors of a config's model on its training set, with fairchem's fit, and write them to ``out``.
 
     The factors are fitted one after the other in the order of computation, on an untrained model: each makes the
     variance of what it scales that of its reference, on average over the batches. ``out`` can be given as
@@ -40,7 +40,7 @@ def fit_scale_factors(
     Args:
         config_yml: any config of a model with scale factors; those it names already are not used.
         out: the JSON file.
-        overrides: config keys (``--model.num_blocks=2``) and flags of the host (``--seed 1``).
+        overrides: config keys (``--model.num_blocks=2``) and flags of fairchem (``--seed 1``).
         num_batches: training batches, the same for each factor.
         overwrite: whether ``out`` may exist.
 
@@ -77,7 +77,7 @@ def _training_config(config_yml: Path, overrides: Sequence[str]) -> dict[str, An
 
 
 def _fit(config: dict[str, Any], num_batches: int) -> dict[str, float]:
-    """The host's fit, which asks no questions as long as neither a fitted factor nor its output file exists."""
+    """fairchem's fit, which asks no questions as long as neither a fitted factor nor its output file exists."""
     # it imports readline, which not every platform has
     from fairchem.core.modules.scaling.fit import compute_scaling_factors
 

@@ -1,29 +1,26 @@
 """The paper's transforms of a model, for any torch module: other activations (Sec. 4.1), no normalization (Sec. 4.2).
 
 Both find their sites by walking the module: its submodules, and the lists, tuples, dicts and functions it keeps as
-attributes; activations also in what its methods call by name (``F.silu(x)``, ``torch.relu(x)``, ``x.relu()``).
-Anything inside an object that is neither a module nor one of those containers is not found.
+attributes. Anything inside an object that is neither a module nor one of those containers is not found. Activations
+that its methods call by name (``F.silu(x)``, ``torch.relu(x)``, ``x.relu()``) are found too, but cannot be replaced.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache, partial, wraps
+from functools import cache, partial
 from inspect import isfunction, unwrap
 from types import CodeType
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from ocp_dc.activations import activation as activation_by_name
+from ocp_dc import activations
 from ocp_dc.errors import InputError
 
 Where = Callable[[str], bool] | str | Sequence[str] | None
@@ -40,13 +37,8 @@ _NORMALIZATION = {
     ),
 }
 _MODULE_INTERNALS = frozenset(vars(nn.Module()))
-# The submodule that holds what a module calls instead of PyTorch's functions.
-_FUNCTIONAL = "functional"
 # What a method may call by name. Not tanh: called, it is a gate or a bound as often as an activation.
 _CALLABLE = ("celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "softplus")
-_CALLABLE_NAMES = {
-    getattr(holder, name): name for name in _CALLABLE for holder in (F, torch, Tensor) if hasattr(holder, name)
-}
 
 
 @dataclass(frozen=True)
@@ -71,9 +63,9 @@ def replace_activations(
     only keeps a parameter positive looks like an activation: leave it out with ``where``.
 
     PyTorch's activations that a module's methods call by name are one site per module and name: ``F.silu(x)`` in
-    ``head`` is ``head.functional.silu``. Such a module gets a ``functional`` submodule with what is called instead. Not
-    found: calls in plain functions outside the class, in-place ones (``F.relu_``), and those of a name that the module
-    has as an attribute too.
+    ``head`` is ``head.functional.silu``. They cannot be replaced: keep them as modules, or leave them out with
+    ``where``. Not found: calls in plain functions outside the class, in-place ones (``F.relu_``), and those of a name
+    that the module has as an attribute too.
 
     An instance shared by several places is replaced in each, and what replaces it is shared likewise. A place that can
     be reached by several paths is one site, under the shortest.
@@ -87,9 +79,10 @@ def replace_activations(
         one record for each site, in the order of the walk (breadth first).
 
     Raises:
-        InputError: the activation is unknown, a pattern matches no site, or nothing is replaced.
+        InputError: the activation is unknown, a pattern matches no site, a site to replace is a call by name, or
+            nothing is replaced. The module is then as it was.
     """
-    make = partial(activation_by_name, activation) if isinstance(activation, str) else activation
+    make = partial(activations.activation, activation) if isinstance(activation, str) else activation
     return _replace(module, "activation", _is_activation, _is_gate, make, where)
 
 
@@ -129,7 +122,8 @@ class Removed(nn.Identity):
 class _Place:
     path: str
     value: Any
-    put: Callable[[Any], None]
+    put: Callable[[Any], None] | None
+    callers: Sequence[str] = ()
 
 
 def _replace(
@@ -145,6 +139,7 @@ def _replace(
     chosen = _select(sites, where, f"{kind} site of {type(root).__name__}")
     if not chosen:
         raise InputError(f"No {kind} of {type(root).__name__} was replaced. Found, but left out: {_listing(found)}.")
+    _refuse_calls(chosen)
     substitutes: dict[int, nn.Module] = {}
     records = []
     for place in chosen:
@@ -167,6 +162,15 @@ def _select(sites: list[_Place], where: Where, what: str) -> list[_Place]:
     return [site for site in sites if any(fnmatchcase(site.path, pattern) for pattern in patterns)]
 
 
+def _refuse_calls(chosen: list[_Place]) -> None:
+    calls = [f"{site.path} ({', '.join(site.callers)} calls {_name(site.value)})" for site in chosen if site.callers]
+    if calls:
+        raise InputError(
+            f"Activations called by name cannot be replaced: {'; '.join(calls)}. Keep each as a module "
+            "(`self.act = nn.SiLU()`) and call that, or leave it out with `where` (in a config, activation_scope)."
+        )
+
+
 def _listing(places: list[_Place]) -> str:
     return ", ".join(f"{place.path} ({_name(place.value)})" for place in places) or "none"
 
@@ -181,11 +185,14 @@ def _places(root: nn.Module, is_site: Callable[[Any], bool]) -> Iterator[_Place]
             continue
         if not isinstance(holder.value, tuple):
             entered.add(id(holder.value))
+        prefix = f"{holder.path}." if holder.path else ""
         for key, value, put in _items(holder):
-            place = _Place(f"{holder.path}.{key}" if holder.path else str(key), value, put)
+            place = _Place(f"{prefix}{key}", value, put)
             yield place
             if _is_container(value):
                 queue.append(place)
+        for name, methods in _called_by_name(holder.value):
+            yield _Place(f"{prefix}functional.{name}", getattr(F, name), None, methods)
 
 
 def _is_container(value: Any) -> bool:
@@ -200,8 +207,6 @@ def _items(holder: _Place) -> Iterator[tuple[Any, Any, Callable[[Any], None]]]:
         attributes = {key: item for key, item in vars(value).items() if key not in _MODULE_INTERNALS}
         for key, item in {**value._modules, **attributes}.items():
             yield key, item, partial(setattr, value, key)
-        for name in _called_by_name(value):
-            yield f"{_FUNCTIONAL}.{name}", getattr(F, name), partial(_redirect_calls, value, name)
     elif isinstance(value, tuple):
         current = list(value)
         for index, item in enumerate(value):
@@ -256,79 +261,30 @@ def _leave_fused_inference(root: nn.Module) -> None:
             layer.activation_relu_or_gelu = 0
 
 
-def _called_by_name(module: nn.Module) -> list[str]:
-    """The activations that the methods of ``module`` call by name and that are not redirected yet."""
-    redirected = module._modules.get(_FUNCTIONAL, ())
-    names = {name for codes in _calling_methods(type(module)).values() for code in codes for name in code.co_names}
-    return [name for name in _CALLABLE if name in names and name not in redirected and not hasattr(module, name)]
+def _called_by_name(value: Any) -> list[tuple[str, list[str]]]:
+    """The activations that methods of a module call by name, each with these methods."""
+    calls = _calls(type(value)) if isinstance(value, nn.Module) else {}
+    return [(name, methods) for name, methods in calls.items() if not hasattr(value, name)]
 
 
 @cache
-def _calling_methods(cls: type) -> dict[str, set[CodeType]]:
-    """The methods of ``cls`` whose code has names of activations, with that code, overridden methods' if called."""
+def _calls(cls: type) -> dict[str, list[str]]:
     # a constructor that names an activation keeps it, as an attribute
-    calling, overridden = {}, {"__init__"}
+    calls, overridden = {}, {"__init__"}
     for base in cls.__mro__:
         methods = vars(base) if base.__module__.partition(".")[0] != "torch" else {}
-        for name in [name for name, method in methods.items() if isfunction(method) and name not in overridden]:
-            codes = set(_codes(unwrap(methods[name]).__code__))
-            if calls := {code for code in codes if not set(_CALLABLE).isdisjoint(code.co_names)}:
-                calling.setdefault(name, set()).update(calls)
-            if not any("super" in code.co_names for code in codes):
-                overridden.add(name)
-    return calling
+        for method in [name for name, value in methods.items() if isfunction(value) and name not in overridden]:
+            names = set(_names(unwrap(methods[method]).__code__))
+            for activation in [name for name in _CALLABLE if name in names]:
+                calls.setdefault(activation, []).append(f"{base.__name__}.{method}")
+            if "super" not in names:
+                overridden.add(method)
+    return calls
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
+def _names(code: CodeType) -> Iterator[str]:
+    """The names of globals, attributes and methods in ``code`` and in the functions within it."""
+    yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
-def _redirect_calls(module: nn.Module, name: str, new: nn.Module) -> None:
-    if _FUNCTIONAL not in module._modules:
-        module.add_module(_FUNCTIONAL, nn.ModuleDict())
-        module.__class__ = _redirecting(type(module))
-    module._modules[_FUNCTIONAL][name] = new
-
-
-@cache
-def _redirecting(cls: type) -> type:
-    methods = {name: _redirected(getattr(cls, name)) for name in _calling_methods(cls)}
-    return type(cls)(cls.__name__, (cls,), {**methods, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
-
-
-def _redirected(method: Callable) -> Callable:
-    @wraps(method)
-    def call(module, *args, **kwargs):
-        with _Redirection(module):
-            return method(module, *args, **kwargs)
-
-    return call
-
-
-class _Redirection(TorchFunctionMode):
-    """Sends activations that the code of one module calls by name to its ``functional`` submodules.
-
-    Calls from anywhere else stay: from its submodules, and from a backward pass that its forward runs.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        substitutes = self.module._modules[_FUNCTIONAL]
-        name = _CALLABLE_NAMES.get(func)
-        if name in substitutes and self._is_caller():
-            return substitutes[name](args[0] if args else kwargs["input"])
-        return func(*args, **kwargs)
-
-    def _is_caller(self) -> bool:
-        frame = sys._getframe(2)
-        while frame.f_globals["__name__"] in ("torch.overrides", "torch.nn.functional"):
-            frame = frame.f_back
-        is_own_code = any(frame.f_code in codes for codes in _calling_methods(type(self.module)).values())
-        return is_own_code and frame.f_locals.get("self", self.module) is self.module
+            yield from _names(constant)

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from ase.build import bulk
 
-import ocp_dc  # noqa: F401  registers the models, supplies torch_scatter
+import ocp_dc.models  # noqa: F401  registers the models
 
 # isort: split
 from fairchem.core.common.registry import registry
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=0.2, help="fraction to leave free (default 0.2)")
     options = parser.parse_args()
 
-    setup_imports()  # registers the host's models
+    setup_imports()  # registers fairchem's models
     config = load_config(options.config_yml)[0]
     settings = dict(config["model"])
     model = registry.get_model_class(settings.pop("name"))(**settings).train()

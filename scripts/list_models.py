@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-import ocp_dc  # noqa: F401  registers the models, and supplies what fairchem imports
+import ocp_dc.models  # noqa: F401  registers the models
 
 # isort: split
 from fairchem.core.common.registry import registry
@@ -17,11 +17,11 @@ from fairchem.core.common.utils import load_config
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "md17"
 HEADER = ["model", "config", "parameters", "sites (`paper`)", "sites (`all`)", "normalization layers removed"]
 NOTES = {
-    "schnet": ("yes", "the host's `schnet`"),
+    "schnet": ("yes", "fairchem's `schnet`"),
     "cgcnn": ("yes, but the energy jumps where a neighbour crosses the cutoff", "OCP's original class, to 1e-9"),
-    "dimenetplusplus": ("with `conservative: true`, the default", "the host's `dimenetplusplus`"),
+    "dimenetplusplus": ("with `conservative: true`, the default", "fairchem's `dimenetplusplus`"),
     "forcenet": ("yes; not invariant to rotation", "OCP's original class, to 1e-9"),
-    "gemnet_t": ("yes", "the host's `gemnet_t`"),
+    "gemnet_t": ("yes", "fairchem's `gemnet_t`"),
 }
 
 

@@ -42,17 +42,19 @@ def test_edges_are_the_pairs_within_the_cutoff(positions):
 
 
 @pytest.mark.parametrize("max_neighbors", [3, 50])
-def test_same_edges_as_the_host_without_images(positions, max_neighbors):
+def test_same_edges_as_fairchem_without_images(positions, max_neighbors):
     molecules = [
         Data(pos=p, natoms=len(p), cell=100 * torch.eye(3).double()[None], pbc=torch.zeros(1, 3, dtype=torch.bool))
         for p in (positions[0].float(), positions[2].float())
     ]
     batch = Batch.from_data_list(molecules)
     batch.cell = batch.cell.float()
-    host_edges, _, host_neighbors = radius_graph_pbc(batch, 4.0, max_neighbors, enforce_max_neighbors_strictly=True)
+    fairchem_edges, _, fairchem_neighbors = radius_graph_pbc(
+        batch, 4.0, max_neighbors, enforce_max_neighbors_strictly=True
+    )
     edges, neighbors = molecule_edges(batch.pos, batch.natoms, 4.0, max_neighbors)
-    assert edge_set(edges) == edge_set(host_edges)
-    assert neighbors.tolist() == host_neighbors.tolist()
+    assert edge_set(edges) == edge_set(fairchem_edges)
+    assert neighbors.tolist() == fairchem_neighbors.tolist()
     if max_neighbors == 3:
         assert edges[1].bincount().max() == 3
 
@@ -146,17 +148,17 @@ UNIFORM = {
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("max_neighbors", [7, 500])
 @pytest.mark.parametrize("kind", UNIFORM)
-def test_the_hosts_edges_in_the_hosts_order(kind, max_neighbors, strict):
+def test_fairchems_edges_in_fairchems_order(kind, max_neighbors, strict):
     structures = [STRUCTURES[name].copy() for name in UNIFORM[kind]]
     for atoms in structures:
         atoms.cell = atoms.cell.complete()
         atoms.wrap()
     batch = fields(*structures, dtype=torch.float32)
     expected = radius_graph_pbc(SimpleNamespace(**batch), CUTOFF, max_neighbors, enforce_max_neighbors_strictly=strict)
-    for ours, hosts in zip(
+    for ours, fairchems in zip(
         periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=max_neighbors, strict=strict), expected, strict=True
     ):
-        assert torch.equal(ours, hosts)
+        assert torch.equal(ours, fairchems)
     most = expected[0][1].bincount().max()
     assert most == 7 if max_neighbors == 7 and strict else most > 7
 

@@ -1,4 +1,4 @@
-"""CGCNN (Xie & Grossman, 2018, arXiv:1710.10324), which the host no longer has, and its derivative-constrained form."""
+"""CGCNN (Xie & Grossman, 2018, arXiv:1710.10324), which fairchem no longer has, and its derivative-constrained form."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from torch_geometric.nn.models.schnet import GaussianSmearing
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.variants import replace_model_activations
-from ocp_dc.transforms import denormalize as remove_normalization
+from ocp_dc.models.variants import check_choice, remove_model_normalizations, replace_model_activations
 
 EMBEDDINGS = {"khot": KHOT_EMBEDDINGS, "qmof": QMOF_KHOT_EMBEDDINGS}
 
@@ -83,23 +82,15 @@ class CGCNN(GradientForces, EdgesMixin, nn.Module, GraphModelMixin):
     per system. It does not grow with the system: two copies of a molecule have the energy of one. It jumps where a
     neighbour enters or leaves the cutoff. In training mode the batch normalizations mix the systems of a batch.
 
+    It takes what every model takes (:mod:`ocp_dc.models`), and:
+
     Args:
         atom_embedding_size: width of the node states.
         num_graph_conv_layers: number of convolutions.
         fc_feat_size: width of the head.
         num_fc_layers: hidden layers of the head, ``conv_to_fc`` included; at least 1.
         num_gaussians: edge features.
-        cutoff: Å.
-        embeddings: the host's table of element codes, ``khot`` (H to Fm) or ``qmof`` (H to Lr).
-        use_pbc: edges to periodic images, in the directions in which each structure has ``pbc``; or none.
-        use_pbc_single: build the periodic edges of one system at a time, to save memory.
-        otf_graph: build edges at every step rather than read them from the data; without images they always are.
-        max_neighbors: edges per receiving atom, the nearest ones.
-        regress_forces: predict forces, −∂E/∂x.
-
-    Shapes:
-        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if
-        periodic ``cell`` (B, 3, 3) and ``pbc`` (B, 3); out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos.
+        embeddings: fairchem's table of element codes, ``khot`` (H to Fm) or ``qmof`` (H to Lr).
 
     Raises:
         InputError: an unknown ``embeddings``, or ``num_fc_layers`` below 1.
@@ -121,8 +112,7 @@ class CGCNN(GradientForces, EdgesMixin, nn.Module, GraphModelMixin):
         regress_forces: bool = True,
     ) -> None:
         super().__init__()
-        if embeddings not in EMBEDDINGS:
-            raise InputError(f"model.embeddings is {embeddings!r}; CGCNN knows {', '.join(EMBEDDINGS)}")
+        check_choice("CGCNN", "embeddings", embeddings, EMBEDDINGS)
         if num_fc_layers < 1:
             raise InputError(f"model.num_fc_layers is {num_fc_layers}; CGCNN needs at least 1 (conv_to_fc)")
         self.cutoff = cutoff
@@ -166,16 +156,13 @@ class CGCNNIReLU(CGCNN):
 
     With ``activation: original`` and ``denormalize: none`` it is ``cgcnn``.
 
+    It takes what :class:`CGCNN` and every model takes (:mod:`ocp_dc.models`), and:
+
     Args:
-        activation: a name of :func:`ocp_dc.activations.known_activations`, or ``original`` to keep softplus.
         activation_scope: ``paper``, the head (``conv_to_fc`` and ``fcs``); ``all``, also both softplus of each
             convolution. Its sigmoid gate stays in both.
         denormalize: ``none``; ``batch`` removes the BatchNorm of each convolution, as in the paper's published runs;
             ``all`` removes its LayerNorm too, as the paper's text says.
-        **settings: those of :class:`CGCNN`.
-
-    Raises:
-        InputError: an unknown ``activation``, ``activation_scope`` or ``denormalize``.
     """
 
     activation_sites: ClassVar = {"paper": _in_head, "all": None}
@@ -189,4 +176,4 @@ class CGCNNIReLU(CGCNN):
     ) -> None:
         super().__init__(**settings)
         self.replaced_activations = replace_model_activations(self, activation, activation_scope)
-        self.removed_normalizations = [] if denormalize == "none" else remove_normalization(self, denormalize)
+        self.removed_normalizations = remove_model_normalizations(self, denormalize)

@@ -14,19 +14,18 @@ from numpy.polynomial.legendre import leg2poly
 from torch import Tensor
 
 from ocp_dc.edges import EdgesMixin
-from ocp_dc.errors import InputError
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.variants import replace_model_activations
+from ocp_dc.models.variants import refuse_denormalization, replace_model_activations
 
 
 @registry.register_model("dimenetplusplus_irelu")
 class DimeNetPlusPlusIReLU(GradientForces, EdgesMixin, DimeNetPlusPlusWrap):
-    r"""The host's ``dimenetplusplus`` with other activations (paper, Sec. 4.1) and, by default, conservative forces.
+    r"""fairchem's ``dimenetplusplus`` with other activations (paper, Sec. 4.1) and, by default, conservative forces.
 
-    The host takes its angles from detached positions: its "forces" leave out how the energy changes with the angles,
-    so they are not the gradient of its energy, and a simulation with them does not conserve energy. Here
-    ``conservative`` chooses. It is True by default, since F = −∂E/∂x is what the labels obey and what the paper's
-    argument for IReLU assumes; the paper's numbers, and the host's, need False. Energies do not depend on it.
+    fairchem takes the angles from detached positions: its "forces" leave out how the energy changes with the angles, so
+    they are not the gradient of its energy, and a simulation with them does not conserve energy. Here ``conservative``
+    chooses. It is True by default, since F = −∂E/∂x is what the labels obey and what the paper's argument for IReLU
+    assumes; the paper's numbers, and fairchem's, need False. Energies do not depend on it.
 
     Angles enter through the zonal harmonics alone, which are polynomials in their cosine:
 
@@ -34,28 +33,19 @@ class DimeNetPlusPlusIReLU(GradientForces, EdgesMixin, DimeNetPlusPlusWrap):
         Y_{l0}(θ) = \sqrt{(2l+1) / 4π} \, P_l(\cos θ)
 
     They are evaluated on the cosine, so that derivatives of any order exist where three atoms are in line, and equal
-    the host's, evaluated on the angle, to rounding. With ``activation: original``, ``conservative: false`` and the same
-    weights, energies, forces and parameter gradients are those of the host's ``dimenetplusplus``.
+    fairchem's, evaluated on the angle, to rounding. With ``activation: original``, ``conservative: false`` and the same
+    weights, energies, forces and parameter gradients are those of fairchem's ``dimenetplusplus``.
+
+    It takes what every model takes (:mod:`ocp_dc.models`), and:
 
     Args:
-        activation: a name of :func:`ocp_dc.activations.known_activations`, or ``original`` to keep SiLU.
         activation_scope: ``paper``, the output blocks only; ``all``, also the embedding and interaction blocks
             (unstable in the paper's trials, Sec. 5.1.1).
         denormalize: ``none``: there is no normalization to remove.
         conservative: whether forces are the full gradient of the energy.
-        use_pbc: edges to periodic images, in the directions in which each structure has ``pbc``; or none (the default).
-        otf_graph: build edges at every step rather than read them from the data; without images they always are.
-        **settings: the host's: ``hidden_channels``, ``num_blocks``, ``int_emb_size``, ``basis_emb_size``,
-            ``out_emb_channels``, ``num_spherical``, ``num_radial``, ``cutoff`` (Å), ``envelope_exponent``,
-            ``num_before_skip``, ``num_after_skip``, ``num_output_layers``, ``regress_forces``, ``use_pbc_single``.
-
-    Shapes:
-        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if
-        periodic ``cell`` (B, 3, 3) and ``pbc`` (B, 3); out: ``energy`` (B, 1) and ``forces`` (N, 3) = −∂(ΣE)/∂pos,
-        see ``conservative``.
-
-    Raises:
-        InputError: an unknown ``activation`` or ``activation_scope``, or a ``denormalize`` other than ``none``.
+        **settings: fairchem's: ``hidden_channels``, ``num_blocks``, ``int_emb_size``, ``basis_emb_size``,
+            ``out_emb_channels``, ``num_spherical``, ``num_radial``, ``envelope_exponent``, ``num_before_skip``,
+            ``num_after_skip``, ``num_output_layers``.
     """
 
     activation_sites: ClassVar = {"paper": "output_blocks.*", "all": None}
@@ -70,10 +60,7 @@ class DimeNetPlusPlusIReLU(GradientForces, EdgesMixin, DimeNetPlusPlusWrap):
         otf_graph: bool = True,
         **settings: Any,
     ) -> None:
-        if denormalize != "none":
-            raise InputError(
-                f"model.denormalize is {denormalize!r}; DimeNet++ has no normalization: leave it at 'none'"
-            )
+        refuse_denormalization("DimeNet++", denormalize)
         super().__init__(use_pbc=use_pbc, otf_graph=otf_graph, **settings)
         self.conservative = conservative
         self.sbf.sph_funcs = [partial(_polynomial, _zonal_harmonic(degree)) for degree in range(self.sbf.num_spherical)]

@@ -1,10 +1,9 @@
-"""ForceNet (Hu et al., 2021, arXiv:2103.01436), which the host no longer has, and its derivative-constrained form."""
+"""ForceNet (Hu et al., 2021, arXiv:2103.01436), which fairchem no longer has, and its derivative-constrained form."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from fairchem.core.common.registry import registry
@@ -15,14 +14,13 @@ from fairchem.core.models.utils.activations import Act
 from fairchem.core.models.utils.basis import Basis
 from torch import Tensor, nn
 
-from ocp_dc.activations import activation as activation_by_name
+from ocp_dc import activations
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing
 from ocp_dc.models.forces import negative_gradient
-from ocp_dc.models.variants import ORIGINAL, replace_model_activations
+from ocp_dc.models.variants import check_choice, remove_model_normalizations, replace_model_activations
 from ocp_dc.transforms import ReplacedSite
-from ocp_dc.transforms import denormalize as remove_normalization
 
 ABLATIONS = ("none", "nofilter", "nocond", "nodistlist", "onlydist", "nodelinear", "edgelinear", "noself")
 SPHERICAL_BASES = {
@@ -50,7 +48,7 @@ class InteractionBlock(nn.Module):
         basis: ``rawcat`` has no ``lin_basis``.
         depth_mlp_edge: activations in F; 0 makes it linear, with a BatchNorm.
         depth_mlp_node: activations in G; 0 makes it linear, with a BatchNorm.
-        activation_str: a name of the host's ``Act``.
+        activation_str: a name of fairchem's ``Act``.
         ablation: one of ``ABLATIONS``.
     """
 
@@ -136,7 +134,7 @@ class ForceDecoder(nn.Module):
 
     Args:
         decoder_type: ``mlp`` (one hidden layer, with BatchNorm) or ``linear``.
-        decoder_activation_str: a name of the host's ``Act``.
+        decoder_activation_str: a name of fairchem's ``Act``.
         channels: of the node states.
 
     Shapes:
@@ -145,7 +143,7 @@ class ForceDecoder(nn.Module):
 
     def __init__(self, decoder_type: str, decoder_activation_str: str, channels: int) -> None:
         super().__init__()
-        _check_choice("decoder_type", decoder_type, ("mlp", "linear"))
+        check_choice("ForceNet", "decoder_type", decoder_type, ("mlp", "linear"))
         hidden = (
             [nn.Linear(channels, channels), nn.BatchNorm1d(channels), Act(decoder_activation_str)]
             if decoder_type == "mlp"
@@ -174,10 +172,11 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
     relies on rotated training data. Gradients are continuous except where a neighbour enters or leaves the cutoff, or
     a distance less the radii falls below 1e-3 of the cutoff.
 
+    It takes what every model takes (:mod:`ocp_dc.models`), and:
+
     Args:
         hidden_channels: width of the node states.
         num_interactions: message passing steps.
-        cutoff: Å.
         feat: node input, ``full`` (nine properties of the element, scaled to [0, 1] and expanded in the basis) or
             ``simple`` (a learned embedding per element).
         num_freqs: basis functions per feature.
@@ -189,27 +188,19 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
             distances, or ``m40``) or by the distances as they are (``nosine``).
         depth_mlp_edge: activations in each edge MLP.
         depth_mlp_node: activations in each node MLP.
-        activation_str: a name of the host's ``Act``, such as ``swish``, ``ssp`` or ``relu``.
+        activation_str: a name of fairchem's ``Act``, such as ``swish``, ``ssp`` or ``relu``.
         ablation: ``none``; ``nofilter`` (the message is the filter alone), ``nocond`` (filters do not see the node
             states), ``nodistlist`` (no atomic radii), ``onlydist`` (no directions), ``nodelinear`` and ``edgelinear``
             (node or edge MLPs linear with BatchNorm), ``noself`` (no message from an atom to itself).
         decoder_hidden_channels: width of the final node states.
         decoder_type: ``mlp`` or ``linear``.
-        decoder_activation_str: a name of the host's ``Act``.
+        decoder_activation_str: a name of fairchem's ``Act``.
         training: start in training mode.
-        otf_graph: build edges at every step rather than read them from the data; without images they always are.
-        use_pbc: edges to periodic images, in the directions in which each structure has ``pbc``; or none.
-        use_pbc_single: build the periodic edges of one system at a time, to save memory.
-        max_neighbors: edges per receiving atom, the nearest ones.
-        regress_forces: predict forces.
         direct_forces: forces from the decoder, as in OCP; by default they are the energy's gradient, as in the paper
             of derivative-constrained training, and the decoder's parameters are frozen.
 
-    Shapes:
-        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if
-        periodic ``cell`` (B, 3, 3) and ``pbc`` (B, 3); out: ``energy`` (B, 1) and ``forces`` (N, 3).
-        They are NaN for elements without a tabulated radius or, with ``feat: full``, without tabulated properties (Kr,
-        Xe, At, Rn, Fr, Cm and beyond).
+    Energies and forces are NaN for elements without a tabulated radius or, with ``feat: full``, without tabulated
+    properties (Kr, Xe, At, Rn, Fr, Cm and beyond).
 
     Raises:
         InputError: an unknown ``feat``, ``basis``, ``ablation``, ``decoder_type`` or activation, or no spherical
@@ -241,9 +232,9 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
         direct_forces: bool = False,
     ) -> None:
         super().__init__()
-        _check_choice("feat", feat, ("full", "simple"))
-        _check_choice("basis", basis, BASES)
-        _check_choice("ablation", ablation, ABLATIONS)
+        check_choice("ForceNet", "feat", feat, ("full", "simple"))
+        check_choice("ForceNet", "basis", basis, BASES)
+        check_choice("ForceNet", "ablation", ablation, ABLATIONS)
         _check_activation("activation_str", activation_str)
         _check_activation("decoder_activation_str", decoder_activation_str)
         self.cutoff = cutoff
@@ -349,22 +340,19 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
 class ForceNetIReLU(ForceNet):
     """ForceNet with its activations replaced by an integrated one and, if asked, without normalization (paper, Sec. 4).
 
+    It takes what :class:`ForceNet` and every model takes (:mod:`ocp_dc.models`), and:
+
     Args:
-        activation: a name of :func:`ocp_dc.activations.known_activations`, or ``original`` to keep ``activation_str``.
+        activation: ``original`` keeps ``activation_str``.
         activation_scope: ``paper`` (the MLPs of every interaction and the final activation) or ``all`` (also the force
             decoder and, for the basis ``linact``, the activations of the basis).
         denormalize: ``batch`` or ``all`` remove every BatchNorm, the only normalization there is; ``none`` keeps them.
-        as_published: rebuild the network that the paper's records of ForceNet without BatchNorm come from. Its
-            replacement went by position, so that each node MLP kept its activation and had its last linear layer
-            replaced: linear, SiLU, IReLU. Needs ``activation_scope: paper``, ``depth_mlp_node: 1`` and ``denormalize``.
-        **settings: those of :class:`ForceNet`.
-
-    Attributes:
-        replaced_activations: what was replaced where.
-        removed_normalizations: the BatchNorm layers that were removed.
+        replaced_by_position: replace the layer that stands where the activation did before BatchNorm was removed: the
+            last one of each node MLP, which is then linear, SiLU, IReLU. The paper's records of ForceNet without
+            BatchNorm come from that network. Needs ``activation_scope: paper``, ``depth_mlp_node: 1``, ``denormalize``.
 
     Raises:
-        InputError: an unknown scope, activation or ``denormalize``, or settings that leave the scope without a site.
+        InputError: settings that leave the scope without a site, or that ``replaced_by_position`` cannot be with.
     """
 
     activation_sites: ClassVar = {"paper": ("interactions.*", "activation"), "all": None}
@@ -374,31 +362,30 @@ class ForceNetIReLU(ForceNet):
         activation: str = "irelu",
         activation_scope: str = "paper",
         denormalize: str = "none",
-        as_published: bool = False,
-        **settings,
+        replaced_by_position: bool = False,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        _check_choice("denormalize", denormalize, ("none", "batch", "all"))
-        self.removed_normalizations = [] if denormalize == "none" else remove_normalization(self, denormalize)
-        if as_published:
-            self._check_published(activation, denormalize)
+        self.removed_normalizations = remove_model_normalizations(self, denormalize)
+        if replaced_by_position:
+            self._check_positions(activation, denormalize)
             self.activation_sites = {"paper": ("interactions.*.mlp_edge.*", "activation")}
         self.replaced_activations = replace_model_activations(self, activation, activation_scope)
-        if as_published:
+        if replaced_by_position:
             self.replaced_activations += self._replace_last_node_layers(activation)
 
-    def _check_published(self, activation: str, denormalize: str) -> None:
+    def _check_positions(self, activation: str, denormalize: str) -> None:
         one_activation = all(len(block.mlp_trans) == 4 for block in self.interactions)
-        if activation == ORIGINAL or denormalize == "none" or not one_activation:
+        if activation == activations.ORIGINAL or denormalize == "none" or not one_activation:
             raise InputError(
-                "model.as_published is true, which needs model.activation other than original, model.denormalize batch "
-                "or all, and model.depth_mlp_node 1 without the ablation nodelinear"
+                "model.replaced_by_position is true, which needs model.activation other than original, "
+                "model.denormalize batch or all, and model.depth_mlp_node 1 without the ablation nodelinear"
             )
 
     def _replace_last_node_layers(self, activation: str) -> list[ReplacedSite]:
         records = []
         for index, block in enumerate(self.interactions):
-            old, new = block.mlp_trans[-1], activation_by_name(activation)
+            old, new = block.mlp_trans[-1], activations.activation(activation)
             block.mlp_trans[-1] = new.train(block.training)
             records.append(ReplacedSite(f"interactions.{index}.mlp_trans.3", type(old).__name__, type(new).__name__))
         return records
@@ -425,15 +412,10 @@ def _element_features(feat: str) -> Tensor:
     return (properties - lowest) / (highest - lowest)
 
 
-def _check_choice(key: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InputError(f"model.{key} is {value!r}; ForceNet knows {', '.join(known)}")
-
-
 def _check_activation(key: str, name: str) -> None:
     try:
         Act(name)(torch.zeros(1))
     except RuntimeError as error:
         raise InputError(
-            f"model.{key} is {name!r}, which the host's Act does not know; swish is the default"
+            f"model.{key} is {name!r}, which fairchem's Act does not know; swish is the default"
         ) from error

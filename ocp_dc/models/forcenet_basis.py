@@ -1,6 +1,6 @@
 """Real spherical harmonics as polynomials of the unit vector, so that forces and their gradients exist everywhere.
 
-The host evaluates them with SciPy, outside of autograd, from angles whose derivatives are singular at the poles.
+fairchem evaluates them with SciPy, outside of autograd, from angles whose derivatives are singular at the poles.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class DifferentiableSphericalSmearing(SphericalSmearing):
-    r"""The host's ``SphericalSmearing``, in the input's precision and differentiable any number of times.
+    r"""fairchem's ``SphericalSmearing``, in the input's precision and differentiable any number of times.
 
     With the polar angle φ from z, the azimuth θ from x, and the Condon–Shortley phase, of
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class GradientForces:
-    """``forward`` of a model that computes energies (B, 1) in ``_forward(data)``. Put it before the host's class."""
+    """``forward`` of a model that computes energies (B, 1) in ``_forward(data)``. Put it before fairchem's class."""
 
     def forward(self, data) -> dict[str, Tensor]:
         """Energies (B, 1) and, with ``regress_forces``, forces (N, 3), in the units of the rescaled labels."""

@@ -12,7 +12,7 @@ from fairchem.core.models.gemnet.gemnet import GemNetT
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.scale_factors import load_scale_factors
-from ocp_dc.models.variants import replace_model_activations
+from ocp_dc.models.variants import refuse_denormalization, replace_model_activations
 
 
 def _outside_the_bases(path: str) -> bool:
@@ -22,35 +22,30 @@ def _outside_the_bases(path: str) -> bool:
 
 @registry.register_model("gemnet_t_irelu")
 class GemNetTIReLU(EdgesMixin, GemNetT):
-    """The host's ``gemnet_t`` with its scaled SiLU replaced by an integrated activation (paper, Sec. 4.1).
+    """fairchem's ``gemnet_t`` with its scaled SiLU replaced by an integrated activation (paper, Sec. 4.1).
 
     Forces are −∂E/∂x by default (``direct_forces: false``). With ``activation: original`` and the same weights,
-    energies, forces and parameter gradients are those of the host's ``gemnet_t``. Like it, this model needs an edge in
+    energies, forces and parameter gradients are those of fairchem's ``gemnet_t``. Like it, this model needs an edge in
     every structure and a triplet in every batch; and where atoms are exactly in line, it may clamp a cosine that
     rounding puts beyond ±1: forces and their gradients by the weights are right there, Hessians can be wrong. And like
     it, it makes edges symmetric by keeping those whose sender comes first in the data: where atoms have more neighbours
     than ``max_neighbors``, energies depend on the order of the atoms, and so on the choice of a crystal's cell.
 
+    It takes what every model takes (:mod:`ocp_dc.models`), and:
+
     Args:
-        activation: a name of :func:`ocp_dc.activations.known_activations`, which replaces SiLU together with its scale
-            of 1/0.6; or ``original`` to keep both.
+        activation: replaces SiLU together with its scale of 1/0.6; ``original`` keeps both.
         activation_scope: ``paper``, the MLPs of the output blocks only; ``all``, also those of the embedding and
             interaction blocks (unstable in the paper's trials, Sec. 5.1.1). No scope touches the basis functions.
         denormalize: ``none``: there is no normalization to remove.
-        use_pbc: edges to periodic images, in the directions in which each structure has ``pbc``; or none (the default).
-        otf_graph: build edges at every step rather than read them from the data; without images they always are.
         scale_file: the scale factors, as a mapping of their names to values or the path of a JSON file of one (see
-            :func:`ocp_dc.models.scale_factors.fit_scale_factors`). Factors that this model lacks are left out: those
+            :func:`ocp_dc.scale_factor_fit.fit_scale_factors`). Factors that this model lacks are left out: those
             of the force decoder, with ``direct_forces: false``. None leaves them at 1, or for a checkpoint to set.
-        **settings: the host's, but its own ``activation``.
-
-    Shapes:
-        in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if
-        periodic ``cell`` (B, 3, 3) and ``pbc`` (B, 3); out: ``energy`` (B, 1) and ``forces`` (N, 3).
+        **settings: fairchem's, but its own ``activation``.
 
     Raises:
-        InputError: an unknown ``activation`` or ``activation_scope``, a ``denormalize`` other than ``none``, or a
-            ``scale_file`` that cannot be read or lacks factors; in a batch, a structure without edges, or no triplet.
+        InputError: a ``scale_file`` that cannot be read or lacks factors; in a batch, a structure without edges, or no
+            triplet.
     """
 
     activation_sites: ClassVar = {"paper": "out_blocks.*", "all": _outside_the_bases}
@@ -65,8 +60,7 @@ class GemNetTIReLU(EdgesMixin, GemNetT):
         scale_file: dict[str, float] | str | Path | None = None,
         **settings: Any,
     ) -> None:
-        if denormalize != "none":
-            raise InputError(f"model.denormalize is {denormalize!r}; GemNet has no normalization: leave it at 'none'")
+        refuse_denormalization("GemNet", denormalize)
         super().__init__(use_pbc=use_pbc, otf_graph=otf_graph, **settings)
         if scale_file is not None:
             load_scale_factors(self, scale_file)

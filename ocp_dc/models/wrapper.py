@@ -14,11 +14,11 @@ from torch import nn
 
 from ocp_dc.activations import ORIGINAL
 from ocp_dc.errors import InputError
-from ocp_dc.transforms import denormalize as remove_normalization
+from ocp_dc.models.variants import remove_model_normalizations
 from ocp_dc.transforms import replace_activations
 
 HYDRA_HEADS = ("output_heads.*",)
-# The activation sites of the output part of the host's models, and of the output part that a hydra's backbone keeps.
+# The activation sites of the output part of fairchem's models, and of the output part that a hydra's backbone keeps.
 OUTPUT_SITES: dict[str, tuple[str, ...]] = {
     "schnet": ("act",),
     "scn": ("act",),
@@ -56,25 +56,24 @@ def derivative_constrained(
             (``"message_layers.*"``, as in ``fnmatch``; ``*`` crosses dots). ``output`` and ``all`` leave out
             :data:`PARAMETER_CONSTRAINTS`.
         denormalize: ``none``; ``batch`` removes batch normalization; ``all``, every normalization layer.
-        otf_graph: if given, the base's (the host's calculator sets it here).
+        otf_graph: if given, the base's (fairchem's calculator sets it here).
 
     Returns:
         the model, with two lists of :class:`ocp_dc.transforms.ReplacedSite`: ``replaced_activations`` and
         ``removed_normalizations``.
 
     Raises:
-        InputError: an unknown model or setting, no ``OUTPUT_SITES`` of the model, or nothing to replace or remove.
+        InputError: an unknown model or setting, no ``OUTPUT_SITES`` of the model, an activation to replace that is
+            called by name, or nothing to replace or remove.
     """
     if not isinstance(base, Mapping):
         raise InputError(f"model.base is {base!r}; it must have the name of a model and its settings")
-    if denormalize not in ("none", "batch", "all"):
-        raise InputError(f"model.denormalize is {denormalize!r}; use none, batch or all")
     model = _build({**base} if otf_graph is None else {**base, "otf_graph": otf_graph})
 
     model.replaced_activations = []
     if activation != ORIGINAL:
         model.replaced_activations = replace_activations(model, activation, _where(activation_scope, base))
-    model.removed_normalizations = [] if denormalize == "none" else remove_normalization(model, denormalize)
+    model.removed_normalizations = remove_model_normalizations(model, denormalize)
     for what in ("replaced_activations", "removed_normalizations"):
         sites = getattr(model, what)
         logging.info(f"{base['name']}: {len(sites)} {what} {' '.join(site.path for site in sites)}")
@@ -108,7 +107,7 @@ def _output_sites(base: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _build(settings: dict[str, Any]) -> nn.Module:
-    setup_imports()  # registers all models of the host, if that has not been done
+    setup_imports()  # registers all models of fairchem, if that has not been done
     model_class = _checked("model.base", settings, "name")
     if settings["name"] == "hydra":
         if settings.get("backbone"):

@@ -17,7 +17,7 @@ def structure(
         pos=pos.double(),
         atomic_numbers=atomic_numbers,
         natoms=len(pos),
-        # the host's search for images takes float32 cells
+        # fairchem's search for images takes float32 cells
         cell=(cell * torch.eye(3) if isinstance(cell, float) else cell).float()[None],
         pbc=torch.as_tensor(periodic).expand(3)[None],
     )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from molecules import ACETYLENE, MOLECULES, batch_of, moved, outputs, slopes
-from small_models import DIMENET_PLUS_PLUS
+from small_models import DIMENETPLUSPLUS
 from torch import nn
 
 from ocp_dc.activations import IReLU
@@ -9,36 +9,36 @@ from ocp_dc.errors import InputError
 
 
 def test_conservative_changes_the_forces_alone():
-    host, ours = DIMENET_PLUS_PLUS.build_host("original_hosts_forces"), DIMENET_PLUS_PLUS.build("original")
-    ours.load_state_dict(host.state_dict())
-    host_energy, host_forces = outputs(host, *MOLECULES)
+    fairchems, ours = DIMENETPLUSPLUS.build_fairchem("original_fairchem_forces"), DIMENETPLUSPLUS.build("original")
+    ours.load_state_dict(fairchems.state_dict())
+    fairchem_energy, fairchem_forces = outputs(fairchems, *MOLECULES)
     energy, forces = outputs(ours, *MOLECULES)
-    torch.testing.assert_close(energy, host_energy, rtol=1e-10, atol=1e-10)
-    assert (forces - host_forces).abs().max() > 0.01 * host_forces.abs().max()
+    torch.testing.assert_close(energy, fairchem_energy, rtol=1e-10, atol=1e-10)
+    assert (forces - fairchem_forces).abs().max() > 0.01 * fairchem_forces.abs().max()
 
 
 def test_activation_sites():
-    blocks = DIMENET_PLUS_PLUS.settings["num_blocks"]
-    paper = DIMENET_PLUS_PLUS.build()
+    blocks = DIMENETPLUSPLUS.settings["num_blocks"]
+    paper = DIMENETPLUSPLUS.build()
     assert [site.path for site in paper.replaced_activations] == [f"output_blocks.{i}.act" for i in range(blocks + 1)]
-    everywhere = DIMENET_PLUS_PLUS.build(activation_scope="all")
+    everywhere = DIMENETPLUSPLUS.build(activation_scope="all")
     # besides: the embedding, and in each interaction block its own, one residual layer before and two after the skip
     assert len(everywhere.replaced_activations) == blocks + 1 + 1 + 4 * blocks
     assert any(isinstance(module, nn.SiLU) for module in paper.modules())
     assert not any(isinstance(module, nn.SiLU) for module in everywhere.modules())
     assert isinstance(paper.output_blocks[1].act, IReLU)
-    assert DIMENET_PLUS_PLUS.build("original").replaced_activations == []
+    assert DIMENETPLUSPLUS.build("original").replaced_activations == []
 
 
-@pytest.mark.parametrize("form", ["original_hosts_forces", "irelu_hosts_forces"])
-def test_the_hosts_forces_are_not_the_negative_gradient(form):
-    by_differences, by_forces = slopes(DIMENET_PLUS_PLUS.build(form), *MOLECULES)
+@pytest.mark.parametrize("form", ["original_fairchem_forces", "irelu_fairchem_forces"])
+def test_fairchems_forces_are_not_the_negative_gradient(form):
+    by_differences, by_forces = slopes(DIMENETPLUSPLUS.build(form), *MOLECULES)
     assert (by_forces - by_differences).abs().max() > 0.01 * by_differences.abs().max()
 
 
 @pytest.mark.parametrize("form", ["original", "irelu", "irelu_all"])
 def test_second_derivatives_of_a_linear_molecule(form):
-    model = DIMENET_PLUS_PLUS.build(form).train()
+    model = DIMENETPLUSPLUS.build(form).train()
     batch = batch_of(ACETYLENE)
     forces = model(batch)["forces"]
     assert torch.isfinite(forces).all()
@@ -61,4 +61,4 @@ def test_second_derivatives_of_a_linear_molecule(form):
 )
 def test_bad_settings_are_explained(settings, message):
     with pytest.raises(InputError, match=message):
-        DIMENET_PLUS_PLUS.build(**settings)
+        DIMENETPLUSPLUS.build(**settings)

@@ -40,7 +40,7 @@ def oracle_model(basis, form="forcenet", **settings):
 def oracle_batch(basis, name):
     arrays = oracle(basis)
     fields = {key: arrays[f"{name}/{key}"] for key in ("pos", "atomic_numbers", "natoms", "batch")}
-    # the host's periodic edges need cells in float32
+    # fairchem's periodic edges need cells in float32
     return Batch(**fields, cell=arrays[f"{name}/cell"].float())
 
 
@@ -151,16 +151,16 @@ def test_edge_features_are_direction_and_distances_less_radii():
 
 @pytest.mark.filterwarnings("ignore:.*sph_harm.*:DeprecationWarning")
 @pytest.mark.parametrize(("option", "max_n"), [("all", 3), ("all", 10), ("sine", 2), ("sine", 10), ("cosine", 10)])
-def test_spherical_harmonics_equal_the_hosts(option, max_n):
+def test_spherical_harmonics_equal_fairchems(option, max_n):
     torch.manual_seed(0)
     vectors = torch.cat([torch.randn(200, 3).double(), torch.eye(3).double(), -torch.eye(3).double()])
     vectors = vectors / vectors.norm(dim=1, keepdim=True)
-    host, ours = SphericalSmearing(max_n, option), DifferentiableSphericalSmearing(max_n, option)
-    torch.testing.assert_close(ours(vectors).float(), host(vectors), rtol=0, atol=2e-7)
-    # the host rounds to float32, so in float64 compare with what it computes before
+    fairchems, ours = SphericalSmearing(max_n, option), DifferentiableSphericalSmearing(max_n, option)
+    torch.testing.assert_close(ours(vectors).float(), fairchems(vectors), rtol=0, atol=2e-7)
+    # fairchem rounds to float32, so in float64 compare with what it computes before
     x, y, z = vectors.numpy().T
-    complex_values = sph_harm(host.m, host.n, np.arctan2(y, x)[:, None] % (2 * np.pi), np.arccos(z)[:, None])
-    zonal, others = complex_values[:, host.m == 0], complex_values[:, host.m != 0]
+    complex_values = sph_harm(fairchems.m, fairchems.n, np.arctan2(y, x)[:, None] % (2 * np.pi), np.arccos(z)[:, None])
+    zonal, others = complex_values[:, fairchems.m == 0], complex_values[:, fairchems.m != 0]
     expected = torch.from_numpy(np.concatenate([zonal.real, others.real, others.imag], axis=1))
     torch.testing.assert_close(ours(vectors), expected, rtol=0, atol=1e-12)
     assert ours.out_dim == expected.shape[1]
@@ -217,7 +217,7 @@ def test_rotation_changes_the_energy_unless_directions_are_left_out():
         torch.testing.assert_close(outputs(model, rotated), (energy, forces @ rotation.T), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("form", ["forcenet", "irelu", "irelu_as_published"])
+@pytest.mark.parametrize("form", ["forcenet", "irelu", "irelu_by_position"])
 def test_second_derivatives_are_finite_with_every_basis(form):
     for basis in BASES:
         check_second_derivatives(FORCENET.build(form, basis=basis).train(), basis)
@@ -283,8 +283,8 @@ def test_original_is_forcenet():
     )
 
 
-def test_as_published_ends_node_mlps_with_the_activation():
-    model = FORCENET.build("irelu_as_published")
+def test_replacing_by_position_ends_node_mlps_with_the_activation():
+    model = FORCENET.build("irelu_by_position")
     for block in model.interactions:
         assert [type(layer).__name__ for layer in block.mlp_trans] == ["Linear", "Removed", "Act", "IReLU"]
         assert [type(layer).__name__ for layer in block.mlp_edge] == ["Linear", "IReLU", "Linear", "IReLU", "Linear"]
@@ -297,9 +297,9 @@ def test_as_published_ends_node_mlps_with_the_activation():
     [{}, {"denormalize": "batch", "depth_mlp_node": 2}, {"denormalize": "batch", "activation": "original"}],
     ids=str,
 )
-def test_as_published_says_what_it_needs(settings):
-    with pytest.raises(InputError, match=r"model\.as_published.*denormalize.*depth_mlp_node"):
-        FORCENET.build("irelu", as_published=True, **settings)
+def test_replacing_by_position_says_what_it_needs(settings):
+    with pytest.raises(InputError, match=r"model\.replaced_by_position.*denormalize.*depth_mlp_node"):
+        FORCENET.build("irelu", replaced_by_position=True, **settings)
 
 
 @pytest.mark.parametrize(

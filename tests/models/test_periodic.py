@@ -16,7 +16,7 @@ from molecules import (
     structure,
     supercell,
 )
-from small_models import CGCNN, DIMENET_PLUS_PLUS, FORCENET, GEMNET, MODELS, SCHNET
+from small_models import CGCNN, DIMENETPLUSPLUS, FORCENET, GEMNET_T, MODELS, SCHNET
 from test_properties import assert_close, each_form, has_gradient_forces
 
 from ocp_dc.edges import periodic_edges
@@ -138,7 +138,7 @@ def test_one_atom_that_sees_its_own_images(small, form):
     assert (outputs(model, farther)[0] - energy).abs() > 1e-6
 
 
-@pytest.mark.parametrize("small", [SCHNET, CGCNN, DIMENET_PLUS_PLUS, FORCENET], ids=lambda small: small.name)
+@pytest.mark.parametrize("small", [SCHNET, CGCNN, DIMENETPLUSPLUS, FORCENET], ids=lambda small: small.name)
 def test_atoms_without_neighbors(small):
     model = small.build(use_pbc=True)
     isolated = structure(ONE_ATOM.pos, ONE_ATOM.atomic_numbers, cell=20.0, periodic=True)
@@ -150,7 +150,7 @@ def test_atoms_without_neighbors(small):
 
 
 def test_gemnet_asks_for_neighbors():
-    model = GEMNET.build(use_pbc=True)
+    model = GEMNET_T.build(use_pbc=True)
     isolated = structure(ONE_ATOM.pos, ONE_ATOM.atomic_numbers, cell=20.0, periodic=True)
     with pytest.raises(InputError, match="structure 1 of the batch has no two atoms within"):
         outputs(model, THIN, isolated)

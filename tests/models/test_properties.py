@@ -4,7 +4,7 @@ import pytest
 import torch
 from molecules import ACETYLENE, CRYSTALS, MOLECULES, batch_of, moved, outputs, slopes, structure
 from scipy.spatial.transform import Rotation
-from small_models import GEMNET, MODELS
+from small_models import GEMNET_T, MODELS
 
 
 def each_form(where=lambda small, form: True):
@@ -23,7 +23,7 @@ def has_gradient_forces(small, form):
 
 
 def takes_the_originals_weights(small, form):
-    return not {"name", "activation", "as_published"} & small.forms[form].keys()
+    return not {"name", "activation", "replaced_by_position"} & small.forms[form].keys()
 
 
 def assert_close(actual, expected, rtol=1e-10):
@@ -142,18 +142,18 @@ def test_saved_and_loaded_gives_the_same(small, form, tmp_path):
     [(MOLECULES, False), (MOLECULES, True), (CRYSTALS, True)],
     ids=["molecules", "molecules_in_cells", "crystals"],
 )
-@each_form(lambda small, form: form in small.host_forms)
-def test_equals_the_hosts(small, form, structures, use_pbc):
-    host, ours = small.build_host(form), small.build(form, use_pbc=use_pbc)
-    ours.load_state_dict(host.state_dict(), strict=True)
+@each_form(lambda small, form: form in small.fairchem_forms)
+def test_equals_fairchems(small, form, structures, use_pbc):
+    fairchems, ours = small.build_fairchem(form), small.build(form, use_pbc=use_pbc)
+    ours.load_state_dict(fairchems.state_dict(), strict=True)
     results = []
-    for model in (host.train(), ours.train()):
+    for model in (fairchems.train(), ours.train()):
         out = model(batch_of(*structures))
         loss = out["energy"].abs().mean() + 30 * (out["forces"] - 0.1).abs().mean()
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         results.append([out["energy"], out["forces"], *torch.autograd.grad(loss, trainable)])
-    for of_host, of_ours in zip(*results, strict=True):
-        torch.testing.assert_close(of_ours, of_host, rtol=1e-10, atol=1e-10)
+    for of_fairchems, of_ours in zip(*results, strict=True):
+        torch.testing.assert_close(of_ours, of_fairchems, rtol=1e-10, atol=1e-10)
 
 
 @each_form(takes_the_originals_weights)
@@ -184,8 +184,8 @@ def test_validation_gives_the_same(small, form):
         out = model(batch_of(*MOLECULES))
     for actual, with_graph in zip((out["energy"].detach(), out["forces"].detach()), expected, strict=True):
         assert_close(actual, with_graph, rtol=1e-12)
-    # the host's gemnet_t asks for the forces' graph always
-    assert out["forces"].requires_grad == (small is GEMNET and has_gradient_forces(small, form))
+    # fairchem's gemnet_t asks for the forces' graph always
+    assert out["forces"].requires_grad == (small is GEMNET_T and has_gradient_forces(small, form))
 
 
 @each_form(has_gradient_forces)

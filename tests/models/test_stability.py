@@ -10,8 +10,13 @@ SETTINGS = {
     "gemnet_t_irelu": ["emb_size_atom=64", "emb_size_edge=64", "num_spherical=3", "num_radial=32"],
 }
 RECOMMENDED = [
-    *("--task.reference_energy=mean", "--optim.lr_initial=1.0e-3", "--optim.scheduler=CosineAnnealingLR"),
-    *("--optim.batch_size=5", "--optim.max_epochs=1", "--optim.eval_every=1000", "--optim.checkpoint_every=-1"),
+    "--task.reference_energy=mean",
+    "--optim.lr_initial=1.0e-3",
+    "--optim.scheduler=CosineAnnealingLR",
+    "--optim.batch_size=5",
+    "--optim.max_epochs=1",
+    "--optim.eval_every=1000",
+    "--optim.checkpoint_every=-1",
 ]
 
 

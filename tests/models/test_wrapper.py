@@ -1,4 +1,4 @@
-"""`derivative_constrained` around every model, backbone and head of the host."""
+"""`derivative_constrained` around every model, backbone and head of fairchem."""
 
 import importlib.util
 import re
@@ -68,7 +68,7 @@ def has_norms(base):
 
 
 @pytest.mark.parametrize("base", RUNNABLE, ids=script.label)
-def test_models_of_the_host(base):
+def test_models_of_fairchem(base):
     torch.manual_seed(0)
     original = perturbed(derivative_constrained(base, activation="original")).eval()
     expected = run(original)
@@ -96,12 +96,12 @@ def test_models_of_the_host(base):
         assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
-def test_the_host_cannot_run_its_graph_parallel_gemnet():
+def test_fairchem_cannot_run_its_graph_parallel_gemnet():
     with pytest.raises(AttributeError, match="distance_vec"):
         run(derivative_constrained({"name": "gp_gemnet_t", **script.GEMNET_T}, activation="original"))
 
 
-def test_every_registered_class_of_the_host_is_tried():
+def test_every_registered_class_of_fairchem_is_tried():
     tried = {base["name"] for base in BASES}
     for base in BASES:
         if base["name"] == "hydra":
@@ -174,7 +174,7 @@ def test_constraints_of_parameters_stay(name):
             {"base": script.hydra("painn_backbone", script.PAINN, "painn_energy_head", redcue="sum")},
             r"model\.base\.heads\.painn_energy_head: painn_energy_head.*'redcue'",
         ),
-        ({"base": PAINN, "denormalize": "layer"}, r"model\.denormalize is 'layer'; use none, batch or all"),
+        ({"base": PAINN, "denormalize": "layer"}, r"model\.denormalize is 'layer'; PaiNN knows none, batch, all"),
         ({"base": PAINN, "denormalize": "batch"}, r"No normalization of PaiNN.*message_layers\.0\.x_layernorm"),
         ({"base": PAINN, "activation": "irelo"}, r"Unknown activation 'irelo'"),
         (
@@ -204,13 +204,14 @@ class CallsByName(nn.Module):
         return {"energy": nn.functional.silu(self.lin(data.pos)).sum()}
 
 
-def test_calls_by_name_in_a_model_and_in_a_head():
-    model = derivative_constrained({"name": "calls_by_name"}, activation_scope="all")
-    assert [site.path for site in model.replaced_activations] == ["functional.silu"]
-    batch = molecule(0, 6)
-    torch.testing.assert_close(model(batch)["energy"], IReLU()(model.lin(batch.pos)).sum())
-    hydra = derivative_constrained(script.hydra("painn_backbone", script.PAINN, "calls_by_name"))
-    assert "output_heads.calls_by_name.functional.silu" in [site.path for site in hydra.replaced_activations]
+def test_calls_by_name_in_a_model_and_in_a_head_are_refused():
+    with pytest.raises(InputError, match=r" functional\.silu \(CallsByName\.forward calls silu\)"):
+        derivative_constrained({"name": "calls_by_name"}, activation_scope="all")
+    hydra = script.hydra("painn_backbone", script.PAINN, "calls_by_name")
+    with pytest.raises(InputError, match=r"output_heads\.calls_by_name\.functional\.silu"):
+        derivative_constrained(hydra)
+    model = derivative_constrained(hydra, activation_scope=["backbone.*"])
+    assert all(site.path.startswith("backbone.") for site in model.replaced_activations)
 
 
 def test_the_documented_example_trains_and_loads(sample_data, tmp_path):
@@ -221,9 +222,13 @@ def test_the_documented_example_trains_and_loads(sample_data, tmp_path):
     config["model"]["base"].update(hidden_channels=8, num_rbf=8)
     (tmp_path / "painn.yml").write_text(yaml.safe_dump(config))
     arguments = [
-        *("--config-yml", str(tmp_path / "painn.yml"), "--run-dir", str(tmp_path)),
-        *(f"--dataset.{split}.src={sample_data / split}" for split in ("train", "val")),
-        *("--optim.num_workers=0", "--optim.max_epochs=1", "--hide_eval_progressbar=True"),
+        f"--config-yml={tmp_path / 'painn.yml'}",
+        f"--run-dir={tmp_path}",
+        f"--dataset.train.src={sample_data / 'train'}",
+        f"--dataset.val.src={sample_data / 'val'}",
+        "--optim.num_workers=0",
+        "--optim.max_epochs=1",
+        "--hide_eval_progressbar=True",
     ]
     assert run_fairchem("train", arguments) == 0
     (checkpoint,) = tmp_path.glob("checkpoints/*/checkpoint.pt")

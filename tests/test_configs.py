@@ -1,21 +1,55 @@
+import copy
+import json
 import math
 from pathlib import Path
 
 import pytest
+from fairchem.core.common.utils import load_config
 
+from ocp_dc.config_files import config_file, config_names
 from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers.metrics_log import read_metrics
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+# of the configs when each model block stood in several files; what is in them may not change by how they are composed
+RESOLVED = json.loads((Path(__file__).parent / "data" / "resolved_configs.json").read_text("utf-8"))
+# the exceptions: since then, these set `model.replaced_by_position` and are otherwise the recorded config named
+REPLACED_BY_POSITION = {
+    "md17/forcenet_dc_as_published": "md17/forcenet_dc",
+    "oc22/forcenet_dc_as_published": "oc22/forcenet_dc_as_published",
+}
 
 
-def names(folder: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / folder).glob("*.yml") if path.stem != "base")
+def names(collection: str) -> list[str]:
+    folders = (name.split("/") for name in config_names())
+    return [name for folder, name in folders if folder == collection]
 
 
 def losses_in(run_dir: Path) -> list[float | None]:
     (log,) = run_dir.glob("logs/tensorboard/*/metrics.jsonl")
     return [record["loss"] for record in read_metrics(log) if record["split"] == "train"]
+
+
+def recorded(name: str) -> dict:
+    config = copy.deepcopy(RESOLVED[REPLACED_BY_POSITION.get(name, name)])
+    if name in REPLACED_BY_POSITION:
+        config["model"]["replaced_by_position"] = True
+    return config
+
+
+def by_section(config: dict) -> dict[str, str]:
+    """As text, so that 1, 1.0 and true differ."""
+    return {section: json.dumps(content, sort_keys=True) for section, content in config.items()}
+
+
+def test_all_configs_are_recorded():
+    assert set(config_names()) == RESOLVED.keys() | REPLACED_BY_POSITION.keys()
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_resolves_to_what_is_recorded(name):
+    config, _, conflicts = load_config(config_file(name))
+    assert not conflicts
+    assert by_section(config) == by_section(recorded(name))
 
 
 @pytest.mark.parametrize("name", names("md17"))

@@ -12,11 +12,12 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from ocp_dc.errors import InputError
-from ocp_dc.units import ENERGY_UNITS_IN_EV
+from ocp_dc.units import ENERGY_UNITS_IN_EV, MD17_ENERGY_UNIT
 
-MD17_ENERGY_UNIT = "kcal/mol"
 MAX_ATOMIC_NUMBER = 118
 SMALLEST_DISTANCE = 0.1
+MINIMUM_CELL_EDGE = 100.0
+IMAGE_CLEARANCE = 50.0
 BLOCK_ROWS = 1024
 # bounds the pair distances of a block, whatever the size of the molecule
 BLOCK_PAIRS = 1 << 18
@@ -166,6 +167,11 @@ def _known_unit(where: str, unit: str) -> str:
     except KeyError:
         known = ", ".join(ENERGY_UNITS_IN_EV)
         raise InputError(f"{where} {unit!r}, which is not one of {known}; convert the labels to one of them") from None
+
+
+def free_cell_edge(positions: np.ndarray) -> np.ndarray:
+    """Edges (...), Å, of cubes in which the periodic images of atoms at (..., A, 3) are at least 50 Å apart."""
+    return np.maximum(MINIMUM_CELL_EDGE, np.ptp(positions, axis=-2).max(axis=-1) + IMAGE_CLEARANCE)
 
 
 def hill_formula(atomic_numbers: np.ndarray) -> str:

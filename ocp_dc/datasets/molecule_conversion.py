@@ -1,4 +1,4 @@
-"""MD17 and its kin (rMD17, sGDML, extended XYZ), converted to LMDBs that the host reads."""
+"""MD17 and its kin (rMD17, sGDML, extended XYZ), converted to LMDBs that fairchem reads."""
 
 from __future__ import annotations
 
@@ -9,41 +9,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import ocp_dc
 from ocp_dc.datasets.conformations import Trajectory, check_conformations
-from ocp_dc.datasets.extxyz import open_xyz
 from ocp_dc.datasets.lmdb import MoleculeWriter
-from ocp_dc.datasets.manifest import MoleculeManifest, sha256_of
-from ocp_dc.datasets.npz import open_npz
+from ocp_dc.datasets.manifest import MoleculeManifest, sha256_of, shared_fields
+from ocp_dc.datasets.molecule_files import open_trajectory
 from ocp_dc.datasets.splits import Split, random_split, read_split_dir
 from ocp_dc.datasets.staging import is_conversion, staged_folder
-from ocp_dc.errors import InputError
-from ocp_dc.statistics import LabelStatistics
-from ocp_dc.units import LENGTH_UNIT
-
-XYZ_SUFFIXES = (".xyz", ".extxyz")
-
-
-def sample_path() -> Path:
-    """The embedded sample: 1,000 ethanol conformations in MD17's keys and units (see its README)."""
-    return Path(__file__).parent / "sample" / "ethanol_pbe.npz"
-
-
-def open_trajectory(path: str | Path, energy_unit: str | None = None) -> Trajectory:
-    """Opens an npz file of MD17, rMD17 or sGDML, or an extended XYZ file.
-
-    Args:
-        path: ``.xyz`` and ``.extxyz`` are read as extended XYZ (with ASE's names ``energy`` and ``forces``), all else
-            as npz.
-        energy_unit: for a file that does not state it; kcal/mol, MD17's unit, is assumed where neither does.
-
-    Raises:
-        InputError: the file is missing, of another kind, lacks something, or contradicts itself or ``energy_unit``.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
-    return (open_xyz if path.suffix.lower() in XYZ_SUFFIXES else open_npz)(path, energy_unit)
 
 
 def convert(
@@ -63,12 +34,12 @@ def convert(
     complete, not before.
 
     Args:
-        source: see :func:`open_trajectory`.
+        source: see :func:`~ocp_dc.datasets.molecule_files.open_trajectory`.
         out: the folder to make.
         sizes: number of conformations of each split, drawn by :func:`~ocp_dc.datasets.splits.random_split`.
         seed: of that draw.
         split_dir: read the splits from here instead, see :func:`~ocp_dc.datasets.splits.read_split_dir`.
-        energy_unit: see :func:`open_trajectory`.
+        energy_unit: see :func:`~ocp_dc.datasets.molecule_files.open_trajectory`.
         overwrite: replace an earlier conversion at ``out`` once the new one is complete.
         show_progress: show a progress bar.
 
@@ -105,34 +76,19 @@ def _write_splits(
                 writers[name].add(chosen)
             progress.update(len(block))
         labels = {name: writer.finish() for name, writer in writers.items()}
-    source_sha256 = sha256_of(trajectory.path)
-    manifests = {name: _manifest(trajectory, source_sha256, split, name, labels[name]) for name in labels}
-    for name, manifest in manifests.items():
-        manifest.write(folder / name)
+    source = {
+        "molecule": trajectory.molecule,
+        "formula": trajectory.formula,
+        "atomic_numbers": trajectory.atomic_numbers.tolist(),
+        "theory": trajectory.theory,
+        "source_file": trajectory.path.name,
+        "source_sha256": sha256_of(trajectory.path),
+        "source_layout": trajectory.layout,
+        "source_count": trajectory.count,
+        **shared_fields(split, trajectory.energy_unit, trajectory.units_from),
+    }
+    manifests = {}
+    for name, rows in split.indices.items():
+        manifests[name] = MoleculeManifest(split=name, count=len(rows), labels=labels[name], **source)
+        manifests[name].write(folder / name)
     return manifests
-
-
-def _manifest(
-    trajectory: Trajectory, source_sha256: str, split: Split, name: str, labels: LabelStatistics
-) -> MoleculeManifest:
-    return MoleculeManifest(
-        split=name,
-        count=len(split.indices[name]),
-        molecule=trajectory.molecule,
-        formula=trajectory.formula,
-        atomic_numbers=trajectory.atomic_numbers.tolist(),
-        theory=trajectory.theory,
-        energy_unit=trajectory.energy_unit,
-        length_unit=LENGTH_UNIT,
-        force_unit=f"{trajectory.energy_unit}/{LENGTH_UNIT}",
-        units_from=trajectory.units_from,
-        source_file=trajectory.path.name,
-        source_sha256=source_sha256,
-        source_layout=trajectory.layout,
-        source_count=trajectory.count,
-        split_method=split.method,
-        seed=split.seed,
-        split_files=split.files,
-        labels=labels,
-        ocp_dc_version=ocp_dc.__version__,
-    )

@@ -23,10 +23,10 @@ import torch
 from tqdm import tqdm
 
 import ocp_dc
+from ocp_dc.datasets.conversion_settings import EdgeSettings
 from ocp_dc.datasets.lmdb import RecordFile
-from ocp_dc.datasets.manifest import EdgeSettings
 from ocp_dc.datasets.shard_tree import ShardFolder, structure_of
-from ocp_dc.datasets.structures import ShardContents, ShardWriter, shard_name, write_metadata
+from ocp_dc.datasets.shard_writing import ShardContents, ShardWriter, shard_name, write_metadata
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
 from ocp_dc.locks import file_lock
@@ -155,7 +155,7 @@ def resumable_shards(
 
 
 def _prepare(working: Path, jobs: Mapping[str, ShardJob]) -> dict[str, list[_Shard]]:
-    job = {"ocp_dc version": ocp_dc.__version__, **{name: job.describe() for name, job in jobs.items()}}
+    job = {"ocp_dc version": ocp_dc.__version__} | {name: job.describe() for name, job in jobs.items()}
     description = working / "job.json"
     if description.exists():
         _require_same(description, job)
@@ -203,7 +203,7 @@ def _write_missing(shards: Sequence[_Shard], processes: int, show_progress: bool
 def _write_in_processes(shards: Sequence[_Shard], processes: int, progress: tqdm) -> None:
     # forked from a process that has imported everything and runs no threads, whose locks they would inherit
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "fairchem.core.common.utils"])
     written, stop = context.Value("q", 0), context.Event()
     initial = progress.n
     with ProcessPoolExecutor(processes, context, _start_worker, (written, stop)) as pool:

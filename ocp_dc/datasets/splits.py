@@ -12,9 +12,9 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
+from ocp_dc.datasets.conversion_settings import SPLIT_NAMES
 from ocp_dc.errors import InputError
 
-SPLIT_NAMES = ("train", "val", "test")
 FILE_STEMS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 SUFFIXES = (".npy", ".txt", ".json", ".pkl")
 

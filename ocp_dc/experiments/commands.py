@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ocp_dc.datasets.md17_commands import SAMPLE_WORD
-from ocp_dc.datasets.molecule_conversion import sample_path
-from ocp_dc.datasets.structure_conversion import oxide_sample_path
+from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path, sample_path
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import (
     MODELS,

@@ -20,8 +20,8 @@ from torch_geometric.data import Data
 
 from ocp_dc.datasets.lmdb import RecordFile
 from ocp_dc.datasets.manifest import read_manifest
-from ocp_dc.datasets.structure_conversion import draw_subset
-from ocp_dc.datasets.structures import ShardWriter
+from ocp_dc.datasets.oc22_subset import draw_subset
+from ocp_dc.datasets.shard_writing import ShardWriter
 from ocp_dc.errors import InputError
 from ocp_dc.evaluation import predict
 from ocp_dc.launch import run_fairchem
@@ -112,7 +112,7 @@ def entries(folder):
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def host_dataset(folder):
+def fairchem_dataset(folder):
     return LmdbDataset({"src": str(folder), "key_mapping": {"y": "energy", "force": "forces"}})
 
 
@@ -144,7 +144,7 @@ def test_counts_records_and_where_they_are_from(tree, tmp_path):
         assert len(set(rows)) == len(rows) == SIZES[name]
         assert rows.tolist() == sorted(rows)
         energies = []
-        for graph, row, natoms in zip(host_dataset(folder), rows, metadata["natoms"], strict=True):
+        for graph, row, natoms in zip(fairchem_dataset(folder), rows, metadata["natoms"], strict=True):
             record = make_record(first_number(split) + row)
             energies.append(record["y"])
             assert graph.natoms == natoms == record["natoms"]
@@ -179,7 +179,7 @@ def test_edges_are_stored_on_request(tree, tmp_path):
     manifests = draw_subset(tree, tmp_path / "out", sizes={"val": 6}, val_split="val_id", cutoff=5.5)
     assert list(manifests) == ["val"]
     assert (manifests["val"].edges.cutoff, manifests["val"].edges.max_neighbors) == (5.5, 50)
-    for graph in host_dataset(tmp_path / "out" / "val"):
+    for graph in fairchem_dataset(tmp_path / "out" / "val"):
         sender, receiver = graph.edge_index
         vectors = graph.pos[sender] - graph.pos[receiver] + graph.cell_offsets.float() @ graph.cell[0]
         assert vectors.norm(dim=1).max() <= 5.5
@@ -397,7 +397,7 @@ def test_records_announced_by_metadata_are_counted_without_unpickling(tree, tmp_
             draw_subset(tree, tmp_path / "again", sizes=SIZES)
 
 
-# commands, and what the host's own tools write
+# commands, and what fairchem's own tools write
 
 
 def test_subset_and_inspect(run_oc22, tree, tmp_path, capsys):
@@ -418,7 +418,7 @@ def test_subset_and_inspect(run_oc22, tree, tmp_path, capsys):
 
 @pytest.fixture
 def preprocessed(frames, tmp_path):
-    """LMDBs in train and val_ood by the host's own preprocessing of periodic structures."""
+    """LMDBs in train and val_ood by fairchem's own preprocessing of periodic structures."""
     frames = [atoms for atoms in frames if atoms.pbc.all()]
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -433,10 +433,10 @@ def preprocessed(frames, tmp_path):
     return frames, tmp_path / "stock"
 
 
-def test_subset_of_what_the_host_has_preprocessed(preprocessed, tmp_path):
+def test_subset_of_what_fairchem_has_preprocessed(preprocessed, tmp_path):
     frames, folder = preprocessed
     draw_subset(folder, tmp_path / "out", sizes={"train": 9, "val": 12}, cutoff=4.0)
-    for graph in host_dataset(tmp_path / "out" / "train"):
+    for graph in fairchem_dataset(tmp_path / "out" / "train"):
         atoms = frames[graph.fid]
         assert graph.sid == 7
         assert graph.energy.item() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
@@ -445,7 +445,7 @@ def test_subset_of_what_the_host_has_preprocessed(preprocessed, tmp_path):
         assert graph.pbc.tolist() == [[True] * 3]
 
 
-def test_inspect_and_evaluate_what_the_host_has_preprocessed(preprocessed, run_oc22, train_arguments, tmp_path, capsys):
+def test_inspect_and_evaluate_what_fairchem_has_preprocessed(preprocessed, run_oc22, train_arguments, tmp_path, capsys):
     frames, folder = preprocessed
     energies = np.array([atoms.get_potential_energy() for atoms in frames])
     assert run_oc22("inspect", folder / "train") == 0
@@ -471,7 +471,7 @@ def test_inspect_and_evaluate_what_the_host_has_preprocessed(preprocessed, run_o
 MEASURED = """
 import sys
 from pathlib import Path
-from ocp_dc.datasets.structure_conversion import draw_subset
+from ocp_dc.datasets.oc22_subset import draw_subset
 
 if __name__ == "__main__":
     tree, out, train, val, jobs = sys.argv[1:]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ocp_dc.datasets import lmdb as writer_module
-from ocp_dc.datasets import molecule_conversion, staging
+from ocp_dc.datasets import staging
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.datasets.molecule_conversion import convert
+from ocp_dc.datasets.samples import sample_path
 from ocp_dc.errors import InputError
 
 SIZES = {"train": 20, "test": 5}
@@ -134,7 +135,7 @@ def test_full_disk(write_npz, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"No space left on device; nothing was left there. Check the free space"):
         convert(source, tmp_path / "made" / "out", sizes=SIZES)
     assert entries(tmp_path) == ["molecule.npz"]
-    assert molecule_conversion.sample_path().is_file()
+    assert sample_path().is_file()
 
 
 def test_a_symbolic_link_stays(write_npz, tmp_path):

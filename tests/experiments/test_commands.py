@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from ocp_dc.cli import main
-from ocp_dc.datasets.molecule_conversion import sample_path
+from ocp_dc.datasets.samples import sample_path
 from ocp_dc.evaluation import evaluate
 from ocp_dc.experiments.definitions import Experiment
 from ocp_dc.experiments.records import checkpoint_path, metrics_path, read_record, write_record

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocp_dc.datasets.samples import SAMPLE_WORD
 from ocp_dc.errors import InputError
 from ocp_dc.terminal import table
 from ocp_dc.units import MD17_ENERGY_UNIT
@@ -22,13 +21,7 @@ ASSUMED_NOTE = (
 
 
 def add_split_arguments(parser: argparse.ArgumentParser, names: Sequence[str], what: str) -> None:
-    """Adds ``OUT``, a number for each split, ``--seed`` and ``--split-dir``.
-
-    Args:
-        parser: of the command.
-        names: of the splits.
-        what: is split.
-    """
+    """Adds ``OUT``, a number of ``what`` for each split, ``--seed`` and ``--split-dir``."""
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
     parser.add_argument("out", metavar="OUT", type=Path, help=f"folder to make, with {listed} in it")
     for name in names:
@@ -53,11 +46,6 @@ def split_choices(args: argparse.Namespace, names: Sequence[str]) -> dict:
     return {"sizes": sizes, "seed": args.seed or 0, "split_dir": args.split_dir}
 
 
-def path_or_sample(word: str, sample: Path) -> Path:
-    """The path that a word on the command line names."""
-    return sample if word == SAMPLE_WORD else Path(word)
-
-
 def print_conversion(out: Path, manifests: Mapping[str, Manifest]) -> int:
     """Prints what has been written, and where; returns the exit status."""
     from ocp_dc.datasets.describe import describe_manifest
@@ -68,15 +56,8 @@ def print_conversion(out: Path, manifests: Mapping[str, Manifest]) -> int:
 
 
 def print_inspection(path: Path, describe_file: Callable[[Path], Column], energy_unit: str, units_from: str) -> int:
-    """Prints what is in a file that can be converted, or in LMDBs; returns the exit status.
-
-    Args:
-        path: a file, or see :func:`~ocp_dc.datasets.describe.lmdb_columns`.
-        describe_file: gives the column of a file that is no LMDB.
-        energy_unit, units_from: of LMDBs without a manifest.
-
-    Raises:
-        InputError: there is nothing there, or it is damaged.
+    """Prints what is in a file that ``describe_file`` reads, or in LMDBs, see
+    :func:`~ocp_dc.datasets.describe.lmdb_columns`; returns the exit status.
     """
     from ocp_dc.datasets.describe import lmdb_columns
 

@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from ocp_dc.datasets.conformations import Trajectory, check_conformations
-from ocp_dc.datasets.conversion_settings import SPLIT_NAMES, EdgeSettings
+from ocp_dc.datasets.conversion_settings import SPLIT_NAMES
 from ocp_dc.datasets.manifest import MoleculeManifest, StructuresManifest, read_manifest
 from ocp_dc.datasets.structures import ENERGY_UNIT, UNITS_FROM
 from ocp_dc.errors import InputError
@@ -48,7 +48,7 @@ def describe_manifest(manifest: MoleculeManifest | StructuresManifest) -> Column
             drawn += f", no {manifest.split_by} in two splits"
     else:
         drawn = f"given by {', '.join(manifest.split_files)}"
-    what = _describe_structures if isinstance(manifest, StructuresManifest) else _describe_molecule_manifest
+    what = _describe_structures if isinstance(manifest, StructuresManifest) else _describe_molecule
     return {
         "split": manifest.split,
         "conformations": f"{manifest.count:,} of {manifest.source_count:,}",
@@ -67,8 +67,9 @@ def describe_trajectory(trajectory: Trajectory) -> Column:
     for block in tqdm(trajectory.blocks(), desc=trajectory.molecule, unit="block"):
         check_conformations(trajectory.path, block)
         labels.add(block.energies, block.forces)
-    what = _describe_molecule(trajectory.molecule, trajectory.formula, len(trajectory.atomic_numbers))
-    return _describe_file(trajectory, what, labels, trajectory.energy_unit, trajectory.units_from)
+    return _describe_file(
+        trajectory, _describe_molecule(trajectory), labels, trajectory.energy_unit, trajectory.units_from
+    )
 
 
 def describe_frames(frames: FrameFile) -> Column:
@@ -94,8 +95,8 @@ def _describe_file(
     }
 
 
-def _describe_molecule(name: str, formula: str, natoms: int) -> Column:
-    return {"molecule": name, "composition": formula, "atoms": f"{natoms}"}
+def _describe_molecule(source: Trajectory | MoleculeManifest) -> Column:
+    return {"molecule": source.molecule, "composition": source.formula, "atoms": f"{len(source.atomic_numbers)}"}
 
 
 def _describe_atoms(atoms: AtomStatistics) -> Column:
@@ -132,23 +133,16 @@ def _split_folders(path: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: (known.get(folder.name, len(known)), folder.name)) or [path]
 
 
-def _describe_molecule_manifest(manifest: MoleculeManifest) -> Column:
-    return _describe_molecule(manifest.molecule, manifest.formula, len(manifest.atomic_numbers))
-
-
 def _describe_structures(manifest: StructuresManifest) -> Column:
+    edges = manifest.edges
     return {
         "collection": manifest.collection,
         "shards": f"{manifest.shards:,}",
         **_describe_atoms(manifest.atoms),
-        "stored edges": _describe_edges(manifest.edges),
+        "stored edges": f"within {edges.cutoff:g} {LENGTH_UNIT}, at most {edges.max_neighbors} to an atom"
+        if edges
+        else "none",
     }
-
-
-def _describe_edges(edges: EdgeSettings | None) -> str:
-    if edges is None:
-        return "none"
-    return f"within {edges.cutoff:g} {LENGTH_UNIT}, at most {edges.max_neighbors} to an atom"
 
 
 def _describe_records(path: Path, energy_unit: str, units_from: str) -> Column:

@@ -73,17 +73,11 @@ class _Frame:
 
 
 def split_frames(path: Path, stream: BinaryIO, noun: str) -> Iterator[list[bytes]]:
-    """The lines of each frame: its comment, then a line for each atom.
-
-    After a frame, ``stream.tell()`` is where it ends.
-
-    Args:
-        path: the file, for messages.
-        stream: the file, open.
-        noun: what messages call a frame.
+    """The lines of each frame, its comment first; ``stream.tell()`` is then where the frame ends.
 
     Raises:
-        InputError: naming the frame, counted from 0, that does not start with its number of atoms or is cut short.
+        InputError: naming ``path`` and the frame (a ``noun``, counted from 0) that does not start with its number of
+            atoms or is cut short.
     """
     index = 0
     for line in iter(stream.readline, b""):

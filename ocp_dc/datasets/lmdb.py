@@ -1,4 +1,4 @@
-"""fairchem's LMDB format: writing molecules, with the metadata that go with them, and reading any records."""
+"""fairchem's LMDB format: keys ``"0"``, ``"1"`` and so on, each with a pickled graph, and ``"length"``."""
 
 from __future__ import annotations
 
@@ -6,90 +6,51 @@ import pickle
 from pathlib import Path
 
 import lmdb
-import numpy as np
 from torch_geometric.data import Data
 
-from ocp_dc.datasets.conformations import Conformations, free_cell_edge
-from ocp_dc.datasets.graphs import pickled, set_fields
+from ocp_dc.datasets.graphs import pickled
 from ocp_dc.errors import InputError
-from ocp_dc.statistics import LabelAccumulator, LabelStatistics
 
-LMDB_NAME = "data.lmdb"
 METADATA_NAME = "metadata.npz"
 # address space only: the file grows with what is written
 MAP_SIZE = 1 << 36
 
 
-class MoleculeWriter:
-    """Writes conformations of one molecule as ``data.lmdb`` and ``metadata.npz`` into a folder.
+class RecordWriter:
+    """Writes records to a new LMDB.
 
-    The LMDB is for fairchem's ``lmdb`` dataset with ``key_mapping: {y: energy, force: forces}``: keys ``"0"``, ``"1"``
-    and so on, each a pickled graph with the fields of :func:`~ocp_dc.datasets.graphs.set_fields`, and ``"length"``.
-    The metadata are ``natoms`` (N,), for fairchem's balanced sampler, and ``source_index`` (N,), the row in the source
-    file, which is also each record's ``fid``. ``sid`` is the molecule's name, ``pbc`` is False and ``cell`` a cube in
-    which periodic images are out of reach.
+    It is a context manager, at the end of which the file is complete and on disk; after an error it is neither.
 
-    Args:
-        folder: made here.
-        atomic_numbers: (A,) of the molecule.
-        molecule: its name.
+    Attributes:
+        count: number of records written.
     """
 
-    def __init__(self, folder: Path, atomic_numbers: np.ndarray, molecule: str) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self._rows: list[np.ndarray] = []
-        self._labels = LabelAccumulator()
-        natoms = len(atomic_numbers)
-        self._graph = set_fields(
-            Data(),
-            atomic_numbers=atomic_numbers,
-            natoms=natoms,
-            pbc=np.zeros((1, 3)),
-            tags=np.zeros(natoms),
-            fixed=np.zeros(natoms),
-            sid=molecule,
-        )
-        self._environment = create_lmdb(folder / LMDB_NAME)
+    def __init__(self, file: Path) -> None:
+        self.count = 0
+        self._environment = lmdb.open(str(file), map_size=MAP_SIZE, subdir=False, lock=False, sync=False)
+        self._transaction = self._environment.begin(write=True)
 
-    def add(self, conformations: Conformations) -> None:
-        """Appends conformations, in one transaction."""
-        with self._environment.begin(write=True) as transaction:
-            for offset, cell_edge in enumerate(free_cell_edge(conformations.positions)):
-                graph = set_fields(
-                    self._graph,
-                    pos=conformations.positions[offset],
-                    force=conformations.forces[offset],
-                    y=conformations.energies[offset : offset + 1],
-                    cell=cell_edge * np.eye(3)[None],
-                    fid=int(conformations.rows[offset]),
-                )
-                transaction.put(str(self._labels.count + offset).encode("ascii"), pickled(graph))
-        self._rows.append(conformations.rows)
-        self._labels.add(conformations.energies, conformations.forces)
+    def __enter__(self) -> RecordWriter:
+        return self
 
-    def finish(self) -> LabelStatistics:
-        """Writes the length and the metadata, and returns the statistics of the labels written."""
-        put_length(self._environment, self._labels.count)
-        rows = np.concatenate(self._rows)
-        natoms = np.full(len(rows), self._graph.natoms)
-        np.savez_compressed(self._folder / METADATA_NAME, natoms=natoms, source_index=rows)
-        return self._labels.statistics()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self.commit()
+                self._transaction.put(b"length", pickle.dumps(self.count))
+                self._transaction.commit()
+                self._environment.sync(True)
+        finally:
+            self._environment.close()
 
-    def close(self) -> None:
-        self._environment.close()
+    def put(self, graph: Data) -> None:
+        """Appends a record, which is kept in memory until :meth:`commit`."""
+        self._transaction.put(str(self.count).encode("ascii"), pickled(graph))
+        self.count += 1
 
-
-def create_lmdb(file: Path) -> lmdb.Environment:
-    """A new LMDB to write to; durable once :func:`put_length` has synced it, so put it in a temporary folder."""
-    return lmdb.open(str(file), map_size=MAP_SIZE, subdir=False, lock=False, sync=False)
-
-
-def put_length(environment: lmdb.Environment, count: int) -> None:
-    """Puts the last entry, the number of records, and syncs."""
-    with environment.begin(write=True) as transaction:
-        transaction.put(b"length", pickle.dumps(count))
-    environment.sync(True)
+    def commit(self) -> None:
+        self._transaction.commit()
+        self._transaction = self._environment.begin(write=True)
 
 
 class RecordFile:

@@ -5,16 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ocp_dc.datasets.conversion_commands import (
-    add_split_arguments,
-    path_or_sample,
-    print_conversion,
-    print_inspection,
-    split_choices,
-)
+from ocp_dc.datasets.conversion_commands import add_split_arguments, print_conversion, print_inspection, split_choices
 from ocp_dc.datasets.conversion_settings import SPLIT_NAMES
 from ocp_dc.datasets.download import ALIASES, FILE_OF_MOLECULE, download
-from ocp_dc.datasets.samples import SAMPLE_WORD, sample_path
+from ocp_dc.datasets.samples import SAMPLE_WORD, path_or_sample, sample_path
 from ocp_dc.units import ENERGY_UNITS_IN_EV, MD17_ENERGY_UNIT
 
 

@@ -7,14 +7,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from torch_geometric.data import Data
 from tqdm import tqdm
 
-from ocp_dc.datasets.conformations import Trajectory, check_conformations
-from ocp_dc.datasets.lmdb import MoleculeWriter
+from ocp_dc.datasets.conformations import Conformations, Trajectory, check_conformations, free_cell_edge
+from ocp_dc.datasets.graphs import set_fields
+from ocp_dc.datasets.lmdb import METADATA_NAME, RecordWriter
 from ocp_dc.datasets.manifest import MoleculeManifest, sha256_of, shared_fields
 from ocp_dc.datasets.molecule_files import open_trajectory
 from ocp_dc.datasets.splits import Split, random_split, read_split_dir
 from ocp_dc.datasets.staging import is_conversion, staged_folder
+from ocp_dc.statistics import LabelAccumulator
+
+LMDB_NAME = "data.lmdb"
 
 
 def convert(
@@ -58,14 +63,69 @@ def convert(
         return _write_splits(trajectory, split, folder, show_progress)
 
 
+class MoleculeWriter(RecordWriter):
+    """Writes conformations of one molecule as ``data.lmdb`` and ``metadata.npz`` into a folder.
+
+    They are for fairchem's ``lmdb`` dataset with ``key_mapping: {y: energy, force: forces}``. Of the fields of a record
+    (:func:`~ocp_dc.datasets.graphs.set_fields`), ``sid`` is the molecule's name, ``fid`` the row in the source file,
+    ``pbc`` False and ``cell`` a cube in which periodic images are out of reach. The metadata are ``natoms`` (N,), for
+    fairchem's balanced sampler, and ``source_index`` (N,), the ``fid`` of each.
+
+    Args:
+        folder: made here.
+        atomic_numbers: (A,) of the molecule.
+        molecule: its name.
+    """
+
+    def __init__(self, folder: Path, atomic_numbers: np.ndarray, molecule: str) -> None:
+        folder.mkdir()
+        super().__init__(folder / LMDB_NAME)
+        self.labels = LabelAccumulator()
+        self._folder = folder
+        self._rows: list[np.ndarray] = []
+        natoms = len(atomic_numbers)
+        self._graph = set_fields(
+            Data(),
+            atomic_numbers=atomic_numbers,
+            natoms=natoms,
+            pbc=np.zeros((1, 3)),
+            tags=np.zeros(natoms),
+            fixed=np.zeros(natoms),
+            sid=molecule,
+        )
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        super().__exit__(error)
+        if error is None:
+            rows = np.concatenate(self._rows)
+            natoms = np.full(len(rows), self._graph.natoms)
+            np.savez_compressed(self._folder / METADATA_NAME, natoms=natoms, source_index=rows)
+
+    def add(self, conformations: Conformations) -> None:
+        """Appends conformations, in one transaction."""
+        for offset, cell_edge in enumerate(free_cell_edge(conformations.positions)):
+            graph = set_fields(
+                self._graph,
+                pos=conformations.positions[offset],
+                force=conformations.forces[offset],
+                y=conformations.energies[offset : offset + 1],
+                cell=cell_edge * np.eye(3)[None],
+                fid=int(conformations.rows[offset]),
+            )
+            self.put(graph)
+        self.commit()
+        self._rows.append(conformations.rows)
+        self.labels.add(conformations.energies, conformations.forces)
+
+
 def _write_splits(
     trajectory: Trajectory, split: Split, folder: Path, show_progress: bool
 ) -> dict[str, MoleculeManifest]:
     with ExitStack() as stack:
         writers = {}
         for name in split.indices:
-            writers[name] = MoleculeWriter(folder / name, trajectory.atomic_numbers, trajectory.molecule)
-            stack.callback(writers[name].close)
+            writer = MoleculeWriter(folder / name, trajectory.atomic_numbers, trajectory.molecule)
+            writers[name] = stack.enter_context(writer)
         progress = tqdm(total=trajectory.count, unit="conf", desc=trajectory.molecule, disable=not show_progress)
         stack.enter_context(progress)
         for block in trajectory.blocks():
@@ -75,7 +135,6 @@ def _write_splits(
                 check_conformations(trajectory.path, chosen)
                 writers[name].add(chosen)
             progress.update(len(block))
-        labels = {name: writer.finish() for name, writer in writers.items()}
     source = {
         "molecule": trajectory.molecule,
         "formula": trajectory.formula,
@@ -88,7 +147,8 @@ def _write_splits(
         **shared_fields(split, trajectory.energy_unit, trajectory.units_from),
     }
     manifests = {}
-    for name, rows in split.indices.items():
-        manifests[name] = MoleculeManifest(split=name, count=len(rows), labels=labels[name], **source)
+    for name, writer in writers.items():
+        labels = writer.labels.statistics()
+        manifests[name] = MoleculeManifest(split=name, count=writer.count, labels=labels, **source)
         manifests[name].write(folder / name)
     return manifests

@@ -5,29 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ocp_dc.datasets.conversion_commands import (
-    add_split_arguments,
-    path_or_sample,
-    print_conversion,
-    print_inspection,
-    split_choices,
-)
-from ocp_dc.datasets.conversion_settings import (
-    DEFAULT_MAX_NEIGHBORS,
-    DEFAULT_SHARD_SIZE,
-    SPLIT_NAMES,
-    SPLITS_OF_SUBSET,
-)
-from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path
+from ocp_dc.datasets.conversion_commands import add_split_arguments, print_conversion, print_inspection, split_choices
+from ocp_dc.datasets.conversion_settings import DEFAULT_MAX_NEIGHBORS, DEFAULT_SHARD_SIZE, SPLIT_NAMES, SPLITS_OF_SUBSET
+from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path, path_or_sample
 from ocp_dc.errors import InputError
 
 
 def add_oc22_commands(subparsers: argparse._SubParsersAction) -> None:
-    """Adds ``oc22`` with ``convert``, ``subset`` and ``inspect``.
-
-    Each sets ``func``, which takes the parsed arguments, returns the exit status and raises
-    :class:`~ocp_dc.errors.InputError` for what the user can cure.
-    """
+    """Adds ``oc22`` with ``convert``, ``subset`` and ``inspect``, as its sibling in ``md17_commands`` does."""
     oc22 = subparsers.add_parser("oc22", help="convert, draw and look at periodic structures")
     commands = oc22.add_subparsers(dest="oc22_command", metavar="COMMAND", required=True)
 

@@ -97,17 +97,13 @@ class _Shard:
     def write(self, after_each: Callable[[], None]) -> None:
         """Writes the shard; ``after_each`` record it calls that."""
         self.file.unlink(missing_ok=True)
-        writer = ShardWriter(self.file, self.edges)
-        try:
+        with ShardWriter(self.file, self.edges) as writer:
             for number, rows in self.source.locate(self.rows):
                 with RecordFile(self.source.files[number]) as records:
                     for row in rows.tolist():
                         writer.add(structure_of(records.file, row, records[row]), number, row)
                         after_each()
-            contents = writer.finish()
-        finally:
-            writer.close()
-        replace_text(self.contents_file, json.dumps(contents.to_dict()))
+        replace_text(self.contents_file, json.dumps(writer.contents.to_dict()))
 
 
 @contextmanager

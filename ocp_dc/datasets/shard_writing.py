@@ -13,8 +13,8 @@ import torch
 from torch_geometric.data import Data
 
 from ocp_dc.datasets.conversion_settings import EdgeSettings
-from ocp_dc.datasets.graphs import pickled, set_fields
-from ocp_dc.datasets.lmdb import METADATA_NAME, create_lmdb, put_length
+from ocp_dc.datasets.graphs import set_fields
+from ocp_dc.datasets.lmdb import METADATA_NAME, RecordWriter
 from ocp_dc.datasets.manifest import StructuresManifest, shared_fields
 from ocp_dc.datasets.splits import Split
 from ocp_dc.datasets.structures import ENERGY_UNIT, UNITS_FROM, Structure
@@ -24,7 +24,6 @@ from ocp_dc.statistics import AtomAccumulator, LabelAccumulator
 
 METADATA_ARRAYS = ("natoms", "neighbors", "source_file", "source_index")
 MAX_SHARDS = 10_000
-# what is not committed yet is kept in memory
 RECORDS_PER_COMMIT = 64
 ADSORBATE_TAG = 2
 
@@ -62,13 +61,12 @@ class ShardContents:
         )
 
 
-class ShardWriter:
+class ShardWriter(RecordWriter):
     """Writes structures to one LMDB, for fairchem's ``oc22_lmdb`` and ``lmdb`` datasets.
 
-    Keys are ``"0"``, ``"1"`` and so on, each a pickled graph, and ``"length"``. Fields of a record are those of
-    :func:`~ocp_dc.datasets.graphs.set_fields`; ``nads``, 1 with adsorbate atoms (tag 2), else 0; and ``oc22`` 1, by
-    which fairchem knows total energies. With edges also ``edge_index`` (2, E) int64 and ``cell_offsets`` (E, 3) int64
-    of :func:`~ocp_dc.edges.periodic_edges`, which models with ``otf_graph: False`` take.
+    Beside the fields of :func:`~ocp_dc.datasets.graphs.set_fields`, records have ``nads``, 1 with adsorbate atoms (tag
+    2), else 0; and ``oc22`` 1, by which fairchem knows total energies. With edges also ``edge_index`` (2, E) int64 and
+    ``cell_offsets`` (E, 3) int64 of :func:`~ocp_dc.edges.periodic_edges`, which models with ``otf_graph: False`` take.
 
     Args:
         file: the LMDB to make.
@@ -76,10 +74,9 @@ class ShardWriter:
     """
 
     def __init__(self, file: Path, edges: EdgeSettings | None) -> None:
+        super().__init__(file)
         self.contents = ShardContents()
         self._edges = edges
-        self._environment = create_lmdb(file)
-        self._transaction = self._environment.begin(write=True)
 
     def add(self, structure: Structure, source_file: int, source_index: int) -> None:
         """Appends a structure."""
@@ -101,26 +98,15 @@ class ShardWriter:
         )
         if self._edges is not None:
             self._add_edges(graph)
+        if self.count and self.count % RECORDS_PER_COMMIT == 0:
+            self.commit()
+        self.put(graph)
         contents = self.contents
-        index = len(contents.natoms)
-        if index and index % RECORDS_PER_COMMIT == 0:
-            self._transaction.commit()
-            self._transaction = self._environment.begin(write=True)
-        self._transaction.put(str(index).encode("ascii"), pickled(graph))
         contents.natoms.append(graph.natoms)
         contents.source_file.append(source_file)
         contents.source_index.append(source_index)
         contents.labels.add(np.array([structure.energy]), np.asarray(structure.forces, np.float64))
         contents.atoms.add(structure.atomic_numbers, structure.fixed, structure.pbc)
-
-    def finish(self) -> ShardContents:
-        """Writes what is left; then it is on disk."""
-        self._transaction.commit()
-        put_length(self._environment, len(self.contents.natoms))
-        return self.contents
-
-    def close(self) -> None:
-        self._environment.close()
 
     def _add_edges(self, graph: Data) -> None:
         graph.edge_index, offsets, neighbors = periodic_edges(
@@ -133,48 +119,6 @@ class ShardWriter:
         )
         graph.cell_offsets = offsets.long()
         self.contents.neighbors.append(int(neighbors))
-
-
-class ShardedWriter:
-    """Writes the structures of a split to shards of a stated size, one after the other.
-
-    Args:
-        folder: made here.
-        edges: see :class:`ShardWriter`.
-        shard_size: records of each shard but the last.
-    """
-
-    def __init__(self, folder: Path, edges: EdgeSettings | None, shard_size: int) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self._edges = edges
-        self._shard_size = shard_size
-        self._shards: list[ShardContents] = []
-        self._writer: ShardWriter | None = None
-
-    def add(self, structure: Structure, source_file: int, source_index: int) -> None:
-        """Appends a structure."""
-        if self._writer is None:
-            self._writer = ShardWriter(self._folder / shard_name(len(self._shards)), self._edges)
-        self._writer.add(structure, source_file, source_index)
-        if len(self._writer.contents.natoms) == self._shard_size:
-            self._finish_shard()
-
-    def finish(self) -> list[ShardContents]:
-        """Ends the last shard and writes ``metadata.npz``."""
-        if self._writer is not None:
-            self._finish_shard()
-        write_metadata(self._folder, self._shards)
-        return self._shards
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def _finish_shard(self) -> None:
-        self._shards.append(self._writer.finish())
-        self.close()
-        self._writer = None
 
 
 def shard_name(index: int) -> str:
@@ -201,15 +145,7 @@ def write_metadata(folder: Path, shards: Sequence[ShardContents]) -> None:
 def write_manifest(
     folder: Path, shards: Sequence[ShardContents], split: Split, edges: EdgeSettings | None, source: dict
 ) -> StructuresManifest:
-    """Writes the manifest of a split to its folder, and returns it.
-
-    Args:
-        folder: has the shards in it, and the split's name.
-        shards: what they hold.
-        split: of the conversion.
-        edges: stored with the structures; None for none.
-        source: the manifest's fields about the source: ``theory``, ``collection`` and all ``source_...``.
-    """
+    """Writes ``manifest.json`` to the folder of a split; ``source`` are its fields about the source."""
     labels, atoms = LabelAccumulator(), AtomAccumulator()
     for shard in shards:
         labels.merge(shard.labels)

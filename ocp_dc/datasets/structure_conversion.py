@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 
@@ -12,10 +12,15 @@ import numpy as np
 from tqdm import tqdm
 
 from ocp_dc.datasets.ase_files import FrameFile, open_frames
-from ocp_dc.datasets.conversion_settings import DEFAULT_MAX_NEIGHBORS, DEFAULT_SHARD_SIZE, check_settings
+from ocp_dc.datasets.conversion_settings import (
+    DEFAULT_MAX_NEIGHBORS,
+    DEFAULT_SHARD_SIZE,
+    EdgeSettings,
+    check_settings,
+)
 from ocp_dc.datasets.manifest import StructuresManifest, sha256_of
-from ocp_dc.datasets.shard_writing import ShardedWriter, write_manifest
-from ocp_dc.datasets.splits import Split, grouped_split, random_split, read_split_dir
+from ocp_dc.datasets.shard_writing import ShardContents, ShardWriter, shard_name, write_manifest, write_metadata
+from ocp_dc.datasets.splits import grouped_split, random_split, read_split_dir
 from ocp_dc.datasets.staging import is_conversion, staged_folder
 from ocp_dc.errors import InputError
 
@@ -66,19 +71,21 @@ def convert_structures(
         raise InputError("--split-dir gives the splits; leave out --split-by")
     _refuse_repeated(files)
     sources = [open_frames(file) for file in files]
-    first_rows = [0, *accumulate(source.count for source in sources)]
+    count = sum(source.count for source in sources)
     if split_dir is not None:
-        split = read_split_dir(split_dir, first_rows[-1])
+        split = read_split_dir(split_dir, count)
     elif split_by is not None:
         split = grouped_split(_groups(sources, split_by, show_progress), sizes or {}, seed, split_by)
     else:
-        split = random_split(first_rows[-1], sizes or {}, seed)
+        split = random_split(count, sizes or {}, seed)
 
-    with staged_folder(out, may_replace=is_conversion if overwrite else None) as folder, ExitStack() as stack:
-        writers = {name: ShardedWriter(folder / name, edges, shard_size) for name in split.indices}
-        for writer in writers.values():
-            stack.callback(writer.close)
-        _write_frames(sources, first_rows, split, writers, show_progress)
+    with staged_folder(out, may_replace=is_conversion if overwrite else None) as folder:
+        total = sum(map(len, split.indices.values()))
+        with tqdm(total=total, unit="frame", disable=not show_progress) as progress:
+            shards = {
+                name: _write_shards(sources, rows, folder / name, edges, shard_size, progress)
+                for name, rows in split.indices.items()
+            }
         source_fields = {
             "theory": ", ".join(dict.fromkeys(source.theory for source in sources)),
             "collection": _name_of_several([source.path.stem for source in sources]),
@@ -86,12 +93,9 @@ def convert_structures(
             "source_files": [source.path.name for source in sources],
             "source_sha256": _sha256_of_files([source.path for source in sources]),
             "source_layout": ", ".join(dict.fromkeys(source.layout for source in sources)),
-            "source_count": first_rows[-1],
+            "source_count": count,
         }
-        return {
-            name: write_manifest(folder / name, writer.finish(), split, edges, source_fields)
-            for name, writer in writers.items()
-        }
+        return {name: write_manifest(folder / name, shards[name], split, edges, source_fields) for name in shards}
 
 
 def _groups(sources: Sequence[FrameFile], split_by: str, show_progress: bool) -> list[str]:
@@ -102,21 +106,27 @@ def _groups(sources: Sequence[FrameFile], split_by: str, show_progress: bool) ->
     return [source.value(row, split_by) for source, row in frames]
 
 
-def _write_frames(
+def _write_shards(
     sources: Sequence[FrameFile],
-    first_rows: Sequence[int],
-    split: Split,
-    writers: Mapping[str, ShardedWriter],
-    show_progress: bool,
-) -> None:
-    names = np.repeat(list(split.indices), [len(rows) for rows in split.indices.values()])
-    rows = np.concatenate(list(split.indices.values()))
-    order = rows.argsort()
-    for at in tqdm(order, unit="frame", disable=not show_progress):
-        row, writer = int(rows[at]), writers[names[at]]
-        number = int(np.searchsorted(first_rows, row, side="right")) - 1
-        row_in_file = row - first_rows[number]
-        writer.add(sources[number].structure(row_in_file, fid=row), number, row_in_file)
+    rows: np.ndarray,
+    folder: Path,
+    edges: EdgeSettings | None,
+    shard_size: int,
+    progress: tqdm,
+) -> list[ShardContents]:
+    folder.mkdir()
+    first_rows = [0, *accumulate(source.count for source in sources)]
+    shards = []
+    for start in range(0, len(rows), shard_size):
+        with ShardWriter(folder / shard_name(len(shards)), edges) as writer:
+            for row in rows[start : start + shard_size].tolist():
+                number = bisect_right(first_rows, row) - 1
+                row_in_file = row - first_rows[number]
+                writer.add(sources[number].structure(row_in_file, fid=row), number, row_in_file)
+                progress.update()
+        shards.append(writer.contents)
+    write_metadata(folder, shards)
+    return shards
 
 
 def _refuse_repeated(files: Iterable[str | Path]) -> None:

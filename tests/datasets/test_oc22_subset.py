@@ -129,10 +129,8 @@ def test_counts_records_and_where_they_are_from(tree, tmp_path):
     assert entries(tmp_path) == ["out", "s2ef_total"]
     for name, split, shards in (("train", "train", 4), ("val", "val_ood", 2)):
         folder = tmp_path / "out" / name
-        assert entries(folder) == [
-            *(f"data.{index:04}.lmdb" for index in range(shards)),
-            *("manifest.json", "metadata.npz"),
-        ]
+        files = [f"data.{index:04}.lmdb" for index in range(shards)]
+        assert entries(folder) == [*files, "manifest.json", "metadata.npz"]
         manifest = read_manifest(folder)
         assert manifest == manifests[name]
         assert (manifest.split, manifest.count, manifest.shards) == (name, SIZES[name], shards)
@@ -149,14 +147,9 @@ def test_counts_records_and_where_they_are_from(tree, tmp_path):
             energies.append(record["y"])
             assert graph.natoms == natoms == record["natoms"]
             assert graph.energy.tolist() == [record["y"]]
-            for field, source in {
-                "forces": "force",
-                "pos": "pos",
-                "cell": "cell",
-                "tags": "tags",
-                "fixed": "fixed",
-            }.items():
-                torch.testing.assert_close(graph[field], record[source], rtol=0, atol=0, check_dtype=False)
+            for field in ("pos", "cell", "tags", "fixed"):
+                torch.testing.assert_close(graph[field], record[field], rtol=0, atol=0, check_dtype=False)
+            torch.testing.assert_close(graph.forces, record["force"], rtol=0, atol=0)
             assert graph.atomic_numbers.tolist() == record["atomic_numbers"].tolist()
             assert graph.pbc.tolist() == [[True] * 3]
             assert (graph.sid, graph.fid) == (record["sid"].item(), record["fid"])

@@ -187,10 +187,24 @@ def test_records_are_plain_pickles_with_writable_tensors(trajectory, tmp_path):
 MODELS = {
     "schnet_irelu": {"hidden_channels": 16, "num_filters": 8, "num_interactions": 2, "num_gaussians": 10},
     "gemnet_t_irelu": {
-        **{"num_spherical": 3, "num_radial": 4, "num_blocks": 1, "regress_forces": True, "direct_forces": False},
-        **{"emb_size_atom": 8, "emb_size_edge": 8, "emb_size_trip": 4, "emb_size_rbf": 4, "emb_size_cbf": 4},
-        **{"emb_size_bil_trip": 4, "num_before_skip": 1, "num_after_skip": 1, "num_concat": 1, "num_atom": 1},
-        **{"activation": "original", "extensive": True, "max_neighbors": 12},
+        "num_spherical": 3,
+        "num_radial": 4,
+        "num_blocks": 1,
+        "regress_forces": True,
+        "direct_forces": False,
+        "emb_size_atom": 8,
+        "emb_size_edge": 8,
+        "emb_size_trip": 4,
+        "emb_size_rbf": 4,
+        "emb_size_cbf": 4,
+        "emb_size_bil_trip": 4,
+        "num_before_skip": 1,
+        "num_after_skip": 1,
+        "num_concat": 1,
+        "num_atom": 1,
+        "activation": "original",
+        "extensive": True,
+        "max_neighbors": 12,
     },
 }
 

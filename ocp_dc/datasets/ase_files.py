@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import ase.db
 import ase.io
@@ -21,9 +21,6 @@ from ase.io.trajectory import TrajectoryReader
 from ocp_dc.datasets.extxyz import split_frames
 from ocp_dc.datasets.structures import Structure, check_structure, completed_cell
 from ocp_dc.errors import InputError
-
-Result = TypeVar("Result")
-THEORY_NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class FrameFile:
     layout: str
     count: int
     read: Callable[[int], Atoms]
-    theory: str = THEORY_NOT_STATED
+    theory: str = "not stated"
     read_values: Callable[[int], Mapping] | None = None
     _other_constraints: set[str] = field(default_factory=set)
 
@@ -126,7 +123,7 @@ def open_frames(path: str | Path) -> FrameFile:
 
 def _open_trajectory(path: Path) -> FrameFile:
     reader = TrajectoryReader(path)
-    theory = (reader.description or {}).get("method", THEORY_NOT_STATED)
+    theory = (reader.description or {}).get("method", FrameFile.theory)
     return FrameFile(path, "ASE trajectory", len(reader), reader.__getitem__, str(theory))
 
 
@@ -157,7 +154,7 @@ def _open_xyz(path: Path) -> FrameFile:
     return FrameFile(path, "extxyz", len(offsets) - 1, read)
 
 
-def _read(where: str, read: Callable[[int], Result], row: int) -> Result:
+def _read(where: str, read: Callable[[int], Any], row: int) -> Any:
     try:
         return read(row)
     except Exception as error:  # readers of damaged files raise anything

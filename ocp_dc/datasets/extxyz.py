@@ -32,7 +32,6 @@ def open_xyz(path: Path, energy_unit: str | None) -> Trajectory:
         count=count,
         atomic_numbers=check_atomic_numbers(path, first.numbers),
         molecule=path.stem,
-        theory="not stated",
         energy_unit=unit,
         units_from=units_from,
     )

@@ -45,7 +45,7 @@ def open_npz(path: Path, energy_unit: str | None) -> Trajectory:
             count=_common_count(path, archive, keys, len(numbers)),
             atomic_numbers=numbers,
             molecule=texts.get("name") or path.stem,
-            theory=texts.get("theory") or "not stated",
+            theory=texts.get("theory") or Trajectory.theory,
             energy_unit=unit,
             units_from=units_from,
         )

@@ -12,12 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ocp_dc.datasets.ase_files import FrameFile, open_frames
-from ocp_dc.datasets.conversion_settings import (
-    DEFAULT_MAX_NEIGHBORS,
-    DEFAULT_SHARD_SIZE,
-    EdgeSettings,
-    check_settings,
-)
+from ocp_dc.datasets.conversion_settings import DEFAULT_MAX_NEIGHBORS, DEFAULT_SHARD_SIZE, EdgeSettings, check_settings
 from ocp_dc.datasets.manifest import StructuresManifest, sha256_of
 from ocp_dc.datasets.shard_writing import ShardContents, ShardWriter, shard_name, write_manifest, write_metadata
 from ocp_dc.datasets.splits import grouped_split, random_split, read_split_dir
@@ -48,17 +43,13 @@ def convert_structures(
 
     Args:
         files: see :func:`~ocp_dc.datasets.ase_files.open_frames`. Their frames are split as one collection.
-        out: the folder to make.
-        sizes: number of structures of each split, drawn by :func:`~ocp_dc.datasets.splits.random_split`.
-        seed: of that draw.
+        out, sizes, seed, split_dir, overwrite, show_progress: see
+            :func:`~ocp_dc.datasets.molecule_conversion.convert`.
         split_by: ``file`` or a key of the frames' ``info``: no file, or no value of that key, is then in two splits,
             see :func:`~ocp_dc.datasets.splits.grouped_split`.
-        split_dir: read the splits from here instead, see :func:`~ocp_dc.datasets.splits.read_split_dir`.
         cutoff: store the edges within this distance, Å; None stores none.
         max_neighbors: of stored edges, to an atom.
         shard_size: structures in a shard.
-        overwrite: replace an earlier conversion at ``out`` once the new one is complete.
-        show_progress: show a progress bar.
 
     Returns:
         The manifests, by split name.

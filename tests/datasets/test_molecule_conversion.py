@@ -361,6 +361,12 @@ def test_missing_file_and_no_npz(tmp_path, content, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_files_of_other_endings_are_refused_with_the_known_ones(tmp_path):
+    (tmp_path / "molecule.pdb").write_text("ATOM")
+    with pytest.raises(InputError, match=r"molecule\.pdb: only \.npz, \.xyz, \.extxyz files of a molecule are read"):
+        open_trajectory(tmp_path / "molecule.pdb")
+
+
 def test_damaged_npz(write_npz, tmp_path):
     source = write_npz()
     content = bytearray(source.read_bytes())

@@ -1,5 +1,4 @@
 import filecmp
-import gc
 import multiprocessing
 import os
 import pickle
@@ -28,13 +27,6 @@ from ocp_dc.launch import run_fairchem
 
 PER_SHARD, SHARDS = 12, {"train": 5, "val_ood": 3, "val_id": 1}
 SIZES = {"train": 31, "val": 13}
-
-
-@pytest.fixture(autouse=True)
-def _release_lmdbs():
-    # an LMDB that is still open cannot be opened by the next test
-    yield
-    gc.collect()
 
 
 def make_record(number):
@@ -157,6 +149,15 @@ def test_counts_records_and_where_they_are_from(tree, tmp_path):
         assert manifest.labels.energy_mean == pytest.approx(np.mean(energies), abs=1e-9)
         assert manifest.labels.energy_std == pytest.approx(np.std(energies))
         assert manifest.atoms.periodic_along == {"abc": SIZES[name]}
+
+
+def test_manifests_of_earlier_versions_are_read(tree, tmp_path):
+    draw_subset(tree, tmp_path / "out", sizes=SIZES)
+    file = tmp_path / "out" / "train" / "manifest.json"
+    text = file.read_text("utf-8")
+    assert "fairchem's LMDBs" in text
+    file.write_text(text.replace("fairchem's LMDBs", "host's LMDBs"), "utf-8")
+    assert read_manifest(file.parent).source_layout == "host's LMDBs"
 
 
 def test_draws_depend_on_the_seed_only(tree, tmp_path):

@@ -1,4 +1,3 @@
-import gc
 import json
 import pickle
 
@@ -23,13 +22,6 @@ from ocp_dc.errors import InputError
 
 SIZES = {"train": 14, "val": 4, "test": 6}
 LABELS = {"y": "energy", "force": "forces"}
-
-
-@pytest.fixture(autouse=True)
-def _release_lmdbs():
-    # an LMDB that is still open cannot be opened by the next test
-    yield
-    gc.collect()
 
 
 def write_frames(path, frames):
@@ -184,28 +176,13 @@ def test_records_are_plain_pickles_with_writable_tensors(trajectory, tmp_path):
     graph.cell_offsets += 1
 
 
+GEMNET = {"num_spherical": 3, "num_radial": 4, "emb_size_atom": 8, "emb_size_edge": 8, "max_neighbors": 12}
+GEMNET |= {f"emb_size_{part}": 4 for part in ("trip", "rbf", "cbf", "bil_trip")}
+GEMNET |= {f"num_{part}": 1 for part in ("blocks", "before_skip", "after_skip", "concat", "atom")}
+GEMNET |= {"activation": "original", "extensive": True, "regress_forces": True, "direct_forces": False}
 MODELS = {
     "schnet_irelu": {"hidden_channels": 16, "num_filters": 8, "num_interactions": 2, "num_gaussians": 10},
-    "gemnet_t_irelu": {
-        "num_spherical": 3,
-        "num_radial": 4,
-        "num_blocks": 1,
-        "regress_forces": True,
-        "direct_forces": False,
-        "emb_size_atom": 8,
-        "emb_size_edge": 8,
-        "emb_size_trip": 4,
-        "emb_size_rbf": 4,
-        "emb_size_cbf": 4,
-        "emb_size_bil_trip": 4,
-        "num_before_skip": 1,
-        "num_after_skip": 1,
-        "num_concat": 1,
-        "num_atom": 1,
-        "activation": "original",
-        "extensive": True,
-        "max_neighbors": 12,
-    },
+    "gemnet_t_irelu": GEMNET,
 }
 
 

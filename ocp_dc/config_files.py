@@ -20,6 +20,11 @@ def config_names() -> list[str]:
     return sorted(f"{file.parent.name}/{file.stem}" for file in files if file.stem != NOT_RUNNABLE)
 
 
+def has_config(name: str) -> bool:
+    """Whether there is a shipped config of that name."""
+    return (CONFIGS / f"{name}.yml").is_file()
+
+
 def config_file(name: str) -> Path:
     """The file of a shipped config.
 

@@ -14,6 +14,7 @@ from fairchem.core.common.flags import flags
 from fairchem.core.common.utils import build_config
 
 import ocp_dc.trainers  # noqa: F401  registers models and trainer
+from ocp_dc.config_files import config_path
 from ocp_dc.errors import InputError
 from ocp_dc.trainers.config_keys import check_sections
 
@@ -50,11 +51,10 @@ def parse_arguments(mode: str, arguments: Sequence[str]) -> tuple[argparse.Names
     """fairchem's flags, and the overridden config keys; ``build_config`` makes a config of both.
 
     Raises:
-        InputError: there is no such config, or it has an unknown section.
+        InputError: there is no such file, nor a shipped config of that name, or it has an unknown section.
     """
     args, overrides = flags.get_parser().parse_known_args(["--mode", mode, *arguments])
-    if not args.config_yml.is_file():
-        raise InputError(f"--config-yml {args.config_yml}: no such file")
+    args.config_yml = config_path(str(args.config_yml))
     check_sections(build_config(args, overrides))
     if not torch.cuda.is_available() and not args.submit:
         args.cpu = True

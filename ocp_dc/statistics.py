@@ -1,4 +1,4 @@
-"""Statistics of labels and atoms, collected block by block."""
+"""What a set of labelled structures looks like in numbers: its energies, forces and atoms."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ LATTICE_VECTORS = "abc"
 
 @dataclass(frozen=True)
 class LabelStatistics:
-    """Statistics of energies and forces, taken in float64 in the source's units.
+    """Statistics of energies and forces, in float64 and the units of the source.
 
     Attributes:
-        energy_min, energy_max, energy_mean, energy_std: over conformations (population standard deviation).
-        max_abs_force, mean_abs_force: over force components.
+        energy_min, energy_max, energy_mean, energy_std: over conformations; the standard deviation divides by their
+            number.
+        max_abs_force, mean_abs_force: over the x, y and z components of all forces.
         max_abs_label: the largest absolute label, over energies and force components together.
         rescaling_constant: C of Eq. 4 for ``max_abs_label``.
     """
@@ -77,6 +78,7 @@ class LabelAccumulator:
         self._force_max = max(self._force_max, other._force_max)
 
     def statistics(self) -> LabelStatistics:
+        """Of all that has been added, which must be something."""
         mean_deviation = self._sum / self.count
         variance = max(self._sum_of_squares / self.count - mean_deviation**2, 0.0)
         max_abs_label = float(max(abs(self._energy_min), abs(self._energy_max), self._force_max))
@@ -148,6 +150,7 @@ class AtomAccumulator:
         self._periodic_along += other._periodic_along
 
     def statistics(self) -> AtomStatistics:
+        """Of all that has been added, which must be something."""
         return AtomStatistics(
             elements=sorted(self._elements),
             natoms_min=min(self._sizes),

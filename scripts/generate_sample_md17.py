@@ -34,6 +34,7 @@ from sample_generation import (
     check_positive,
     check_same_settings,
     langevin_dynamics,
+    option_parser,
     run_script,
     run_tasks,
 )
@@ -209,9 +210,7 @@ def generate(
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = option_parser(__doc__.partition("\n")[0])
     add = parser.add_argument
     add("molecule", help="a name that ase.build.molecule knows (CH3CH2OH, C6H6, ...) or an .xyz file")
     add("out", help="the .npz file to write")
@@ -219,16 +218,12 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--temperature", type=float, default=500.0, help="K")
     add("--timestep", type=float, default=0.5, help="fs")
     add("--interval", type=float, default=25.0, help="fs from one frame to the next")
-    add("--friction", type=float, default=0.01, help="Langevin friction, 1/fs")
     add("--equilibrate", type=int, default=2000, help="steps before the first interval")
     add("--xc", default="PBE", help="functional, as PySCF names it")
     add("--basis", default="def2-SVP", help="basis set, as PySCF names it")
     add("--grid-level", type=int, default=2, help="PySCF integration grid, 0 (coarse) to 9")
     add("--charge", type=int, default=0, help="total charge")
     add("--spin", type=int, default=0, help="unpaired electrons")
-    add("--seed", type=int, default=0, help="of the dynamics")
-    add("--jobs", type=int, default=1, help="processes that label; their threads share the cores")
-    add("--overwrite", action="store_true", help="replace an existing output")
     return parser.parse_args(arguments)
 
 

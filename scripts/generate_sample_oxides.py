@@ -41,6 +41,7 @@ from sample_generation import (
     check_positive,
     check_same_settings,
     langevin_dynamics,
+    option_parser,
     run_script,
     run_tasks,
 )
@@ -111,8 +112,14 @@ SLABS = {
 # The binding atom, and its height over the metal in Å.
 ADSORBATES = {"H2O": ("O", 2.2), "CO": ("C", 2.3), "O": ("O", 1.9)}
 SYSTEMS = [
-    *("MgO001_H2O", "MgO001_O", "ZnO1010_H2O", "ZnO1010_CO", "TiO2110_H2O", "TiO2110_CO"),
-    *("MgZnO2001_H2O", "MgZnO2001_O"),
+    "MgO001_H2O",
+    "MgO001_O",
+    "ZnO1010_H2O",
+    "ZnO1010_CO",
+    "TiO2110_H2O",
+    "TiO2110_CO",
+    "MgZnO2001_H2O",
+    "MgZnO2001_O",
 ]
 
 
@@ -252,9 +259,7 @@ def generate(options: argparse.Namespace, make_calculator: Callable[[], Calculat
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = option_parser(__doc__.partition("\n")[0])
     add = parser.add_argument
     add("out", help="the .traj file to write")
     add("--systems", nargs="+", default=SYSTEMS, metavar="SYSTEM", help="SLAB_ADSORBATE")
@@ -262,10 +267,6 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--temperature", type=float, nargs=2, default=[300.0, 800.0], metavar=("FIRST", "LAST"), help="K")
     add("--timestep", type=float, default=2.5, help="fs")
     add("--steps", type=int, default=8, help="time steps from one frame to the next")
-    add("--friction", type=float, default=0.01, help="Langevin friction, 1/fs")
-    add("--seed", type=int, default=0, help="of the dynamics")
-    add("--jobs", type=int, default=1, help="processes, a system each; their threads share the cores")
-    add("--overwrite", action="store_true", help="replace an existing output")
     return parser.parse_args(arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -73,6 +74,16 @@ def check_positive(options: object, *keys: str) -> None:
     for key in keys:
         if getattr(options, key) <= 0:
             raise SampleError(f"--{key.replace('_', '-')} {getattr(options, key)} is not positive")
+
+
+def option_parser(description: str) -> argparse.ArgumentParser:
+    """With the options that both generators have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--friction", type=float, default=0.01, help="Langevin friction, 1/fs")
+    parser.add_argument("--seed", type=int, default=0, help="of the dynamics")
+    parser.add_argument("--jobs", type=int, default=1, help="processes; their threads share the cores")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    return parser
 
 
 def run_script(generate: Callable[[], None]) -> None:

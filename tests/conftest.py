@@ -15,8 +15,9 @@ import ocp_dc  # noqa: F401  registers models and trainer, supplies torch_scatte
 # isort: split
 from fairchem.core.models.gemnet.layers import spherical_basis
 
-from ocp_dc.datasets.molecule_conversion import convert, sample_path
-from ocp_dc.datasets.structure_conversion import convert_structures, oxide_sample_path
+from ocp_dc.datasets.molecule_conversion import convert
+from ocp_dc.datasets.samples import oxide_sample_path, sample_path
+from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.experiments.scales import WIDTHS
 
 # the imported modules' objects need not be looked at again by each gc.collect() below

@@ -1,20 +1,25 @@
-"""Getting, converting and describing data; training reads the LMDBs with the host's own ``lmdb`` dataset."""
+"""Getting, converting and describing data; training reads the LMDBs with fairchem's own ``lmdb`` dataset."""
 
-from ocp_dc.datasets.manifest import Manifest, MoleculeManifest, StructuresManifest, read_manifest
-from ocp_dc.datasets.molecule_conversion import convert, open_trajectory, sample_path
-from ocp_dc.datasets.structure_conversion import convert_structures, draw_subset, oxide_sample_path
-from ocp_dc.statistics import LabelStatistics
+from importlib import import_module
 
-__all__ = [
-    "LabelStatistics",
-    "Manifest",
-    "MoleculeManifest",
-    "StructuresManifest",
-    "convert",
-    "convert_structures",
-    "draw_subset",
-    "open_trajectory",
-    "oxide_sample_path",
-    "read_manifest",
-    "sample_path",
-]
+# imported when first asked for: most of them need torch
+_MODULE_OF = {
+    "LabelStatistics": "ocp_dc.statistics",
+    "Manifest": "ocp_dc.datasets.manifest",
+    "MoleculeManifest": "ocp_dc.datasets.manifest",
+    "StructuresManifest": "ocp_dc.datasets.manifest",
+    "convert": "ocp_dc.datasets.molecule_conversion",
+    "convert_structures": "ocp_dc.datasets.structure_conversion",
+    "draw_subset": "ocp_dc.datasets.oc22_subset",
+    "open_trajectory": "ocp_dc.datasets.molecule_files",
+    "oxide_sample_path": "ocp_dc.datasets.samples",
+    "read_manifest": "ocp_dc.datasets.manifest",
+    "sample_path": "ocp_dc.datasets.samples",
+}
+__all__ = list(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)

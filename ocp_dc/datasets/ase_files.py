@@ -6,9 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import ase.db
 import ase.io
@@ -19,11 +18,9 @@ from ase.constraints import FixAtoms
 from ase.geometry import wrap_positions
 from ase.io.trajectory import TrajectoryReader
 
+from ocp_dc.datasets.extxyz import split_frames
 from ocp_dc.datasets.structures import Structure, check_structure, completed_cell
 from ocp_dc.errors import InputError
-
-Result = TypeVar("Result")
-THEORY_NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,12 @@ class FrameFile:
     layout: str
     count: int
     read: Callable[[int], Atoms]
-    theory: str = THEORY_NOT_STATED
+    theory: str = "not stated"
     read_values: Callable[[int], Mapping] | None = None
     _other_constraints: set[str] = field(default_factory=set)
 
     def structure(self, row: int, fid: int) -> Structure:
-        """A frame, checked, its atoms wrapped into the cell as the host's own converters do.
+        """A frame, checked, its atoms wrapped into the cell as fairchem's own converters do.
 
         Its ``sid`` is the name of the file without its ending.
 
@@ -126,7 +123,7 @@ def open_frames(path: str | Path) -> FrameFile:
 
 def _open_trajectory(path: Path) -> FrameFile:
     reader = TrajectoryReader(path)
-    theory = (reader.description or {}).get("method", THEORY_NOT_STATED)
+    theory = (reader.description or {}).get("method", FrameFile.theory)
     return FrameFile(path, "ASE trajectory", len(reader), reader.__getitem__, str(theory))
 
 
@@ -143,7 +140,10 @@ def _open_database(path: Path) -> FrameFile:
 
 
 def _open_xyz(path: Path) -> FrameFile:
-    offsets = _frame_offsets(path)
+    offsets = [0]
+    with path.open("rb") as stream:
+        for _ in split_frames(path, stream, "frame"):
+            offsets.append(stream.tell())
 
     def read(row: int) -> Atoms:
         with path.open("rb") as stream:
@@ -154,26 +154,7 @@ def _open_xyz(path: Path) -> FrameFile:
     return FrameFile(path, "extxyz", len(offsets) - 1, read)
 
 
-def _frame_offsets(path: Path) -> list[int]:
-    """Where each frame starts, in bytes, and where the last one ends."""
-    offsets = [0]
-    with path.open("rb") as stream:
-        for line in iter(stream.readline, b""):
-            if not line.strip():
-                continue
-            where = f"{path}: frame {len(offsets) - 1}"
-            try:
-                natoms = int(line)
-            except ValueError:
-                raise InputError(f"{where} starts with {line[:40]!r}, not with its number of atoms") from None
-            lines = sum(1 for _ in islice(stream, natoms + 1)) if natoms > 0 else 0
-            if lines < natoms + 1:
-                raise InputError(f"{where} is cut short or has no atoms; {natoms} were announced")
-            offsets.append(stream.tell())
-    return offsets
-
-
-def _read(where: str, read: Callable[[int], Result], row: int) -> Result:
+def _read(where: str, read: Callable[[int], Any], row: int) -> Any:
     try:
         return read(row)
     except Exception as error:  # readers of damaged files raise anything

@@ -12,11 +12,12 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from ocp_dc.errors import InputError
-from ocp_dc.units import ENERGY_UNITS_IN_EV
+from ocp_dc.units import ENERGY_UNITS_IN_EV, MD17_ENERGY_UNIT
 
-MD17_ENERGY_UNIT = "kcal/mol"
 MAX_ATOMIC_NUMBER = 118
 SMALLEST_DISTANCE = 0.1
+MINIMUM_CELL_EDGE = 100.0
+IMAGE_CLEARANCE = 50.0
 BLOCK_ROWS = 1024
 # bounds the pair distances of a block, whatever the size of the molecule
 BLOCK_PAIRS = 1 << 18
@@ -63,9 +64,9 @@ class Trajectory:
         count: number of conformations, N.
         atomic_numbers: (A,) int64.
         molecule: its name as the file states it, else the file's name.
-        theory: as the file states it, else ``not stated``.
         energy_unit: one of ``ENERGY_UNITS_IN_EV``.
         units_from: ``file``, ``option`` or ``assumed``.
+        theory: as the file states it, else ``not stated``.
     """
 
     path: Path
@@ -73,14 +74,15 @@ class Trajectory:
     count: int
     atomic_numbers: np.ndarray
     molecule: str
-    theory: str
     energy_unit: str
     units_from: str
+    theory: str = "not stated"
 
     @property
     def formula(self) -> str:
         """The composition in Hill order, such as C2H6O."""
-        return hill_formula(self.atomic_numbers)
+        counts = Counter(chemical_symbols[number] for number in self.atomic_numbers)
+        return Formula.from_dict(counts).format("hill")
 
     @property
     def block_rows(self) -> int:
@@ -168,7 +170,6 @@ def _known_unit(where: str, unit: str) -> str:
         raise InputError(f"{where} {unit!r}, which is not one of {known}; convert the labels to one of them") from None
 
 
-def hill_formula(atomic_numbers: np.ndarray) -> str:
-    """The composition of a molecule in Hill order."""
-    counts = Counter(chemical_symbols[number] for number in atomic_numbers)
-    return Formula.from_dict(counts).format("hill")
+def free_cell_edge(positions: np.ndarray) -> np.ndarray:
+    """Edges (...), Å, of cubes in which the periodic images of atoms at (..., A, 3) are at least 50 Å apart."""
+    return np.maximum(MINIMUM_CELL_EDGE, np.ptp(positions, axis=-2).max(axis=-1) + IMAGE_CLEARANCE)

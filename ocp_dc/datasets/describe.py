@@ -1,21 +1,24 @@
-"""What is in converted or convertible data, as a table for the terminal."""
+"""What is in converted or convertible data, as the columns of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
-from ocp_dc.datasets.lmdb import RecordFile
-from ocp_dc.datasets.manifest import EdgeSettings, MoleculeManifest, StructuresManifest, read_manifest
-from ocp_dc.datasets.shard_tree import ShardFolder, labels_of, pbc_of
-from ocp_dc.datasets.splits import SPLIT_NAMES
+from ocp_dc.datasets.conformations import Trajectory, check_conformations
+from ocp_dc.datasets.conversion_settings import SPLIT_NAMES
+from ocp_dc.datasets.manifest import MoleculeManifest, StructuresManifest, read_manifest
+from ocp_dc.datasets.structures import ENERGY_UNIT, UNITS_FROM
 from ocp_dc.errors import InputError
 from ocp_dc.statistics import AtomAccumulator, AtomStatistics, LabelAccumulator, LabelStatistics
 from ocp_dc.units import LENGTH_UNIT
+
+if TYPE_CHECKING:
+    from ocp_dc.datasets.ase_files import FrameFile
 
 Column = dict[str, str]
 
@@ -34,7 +37,7 @@ def lmdb_columns(path: Path, energy_unit: str, units_from: str) -> list[Column]:
     manifests = [read_manifest(split) for split in splits]
     if all(manifests):
         return [describe_manifest(manifest) for manifest in manifests]
-    return [_describe_records(ShardFolder.open(split), energy_unit, units_from) for split in splits]
+    return [_describe_records(split, energy_unit, units_from) for split in splits]
 
 
 def describe_manifest(manifest: MoleculeManifest | StructuresManifest) -> Column:
@@ -45,26 +48,58 @@ def describe_manifest(manifest: MoleculeManifest | StructuresManifest) -> Column
             drawn += f", no {manifest.split_by} in two splits"
     else:
         drawn = f"given by {', '.join(manifest.split_files)}"
-    what = _describe_structures if isinstance(manifest, StructuresManifest) else _describe_molecule_manifest
+    what = _describe_structures if isinstance(manifest, StructuresManifest) else _describe_molecule
     return {
         "split": manifest.split,
         "conformations": f"{manifest.count:,} of {manifest.source_count:,}",
         "drawn": drawn,
         **what(manifest),
         "theory": manifest.theory,
-        **describe_labels(manifest.labels, manifest.energy_unit, manifest.units_from),
+        **_describe_labels(manifest.labels, manifest.energy_unit, manifest.units_from),
         "source": manifest.source_file,
         "source sha256": manifest.source_sha256[:16] + "…",
     }
 
 
-def describe_molecule(name: str, formula: str, natoms: int) -> Column:
-    """The rows that say which molecule it is."""
-    return {"molecule": name, "composition": formula, "atoms": f"{natoms}"}
+def describe_trajectory(trajectory: Trajectory) -> Column:
+    """The column of a file of conformations of one molecule, all of which are read and checked."""
+    labels = LabelAccumulator()
+    for block in tqdm(trajectory.blocks(), desc=trajectory.molecule, unit="block"):
+        check_conformations(trajectory.path, block)
+        labels.add(block.energies, block.forces)
+    return _describe_file(
+        trajectory, _describe_molecule(trajectory), labels, trajectory.energy_unit, trajectory.units_from
+    )
 
 
-def describe_atoms(atoms: AtomStatistics) -> Column:
-    """The rows that say what structures consist of."""
+def describe_frames(frames: FrameFile) -> Column:
+    """The column of a file of structures, all of which are read and checked."""
+    labels, atoms = LabelAccumulator(), AtomAccumulator()
+    for row in tqdm(range(frames.count), desc=frames.path.name, unit="frame"):
+        structure = frames.structure(row, fid=row)
+        labels.add(np.array([structure.energy]), structure.forces)
+        atoms.add(structure.atomic_numbers, structure.fixed, structure.pbc)
+    return _describe_file(frames, _describe_atoms(atoms.statistics()), labels, ENERGY_UNIT, UNITS_FROM)
+
+
+def _describe_file(
+    file: Trajectory | FrameFile, what: Column, labels: LabelAccumulator, energy_unit: str, units_from: str
+) -> Column:
+    return {
+        "file": file.path.name,
+        "layout": file.layout,
+        "conformations": f"{file.count:,}",
+        **what,
+        "theory": file.theory,
+        **_describe_labels(labels.statistics(), energy_unit, units_from),
+    }
+
+
+def _describe_molecule(source: Trajectory | MoleculeManifest) -> Column:
+    return {"molecule": source.molecule, "composition": source.formula, "atoms": f"{len(source.atomic_numbers)}"}
+
+
+def _describe_atoms(atoms: AtomStatistics) -> Column:
     sizes = dict.fromkeys((atoms.natoms_min, atoms.natoms_max))
     return {
         "elements": ", ".join(chemical_symbols[number] for number in atoms.elements),
@@ -74,8 +109,7 @@ def describe_atoms(atoms: AtomStatistics) -> Column:
     }
 
 
-def describe_labels(labels: LabelStatistics, energy_unit: str, units_from: str) -> Column:
-    """The rows of the labels."""
+def _describe_labels(labels: LabelStatistics, energy_unit: str, units_from: str) -> Column:
     force_unit = f"{energy_unit}/{LENGTH_UNIT}"
     return {
         "units": f"{energy_unit}, {LENGTH_UNIT}, {force_unit}",
@@ -91,22 +125,6 @@ def describe_labels(labels: LabelStatistics, energy_unit: str, units_from: str) 
     }
 
 
-def table(columns: Sequence[Column]) -> str:
-    """Labels down, columns across; a value that all columns share is printed once."""
-    label_width = max(map(len, columns[0]))
-    rows = {label: [column[label] for column in columns] for label in columns[0]}
-    differing = [values for values in rows.values() if len(set(values)) > 1]
-    widths = [max(map(len, values)) for values in zip(*differing, strict=True)]
-    lines = []
-    for label, values in rows.items():
-        if values in differing:
-            cells = [value.rjust(width) for value, width in zip(values, widths, strict=True)]
-        else:
-            cells = values[:1]
-        lines.append("  ".join([label.ljust(label_width), *cells]))
-    return "\n".join(lines)
-
-
 def _split_folders(path: Path) -> list[Path]:
     if not path.is_dir() or any(path.glob("*.lmdb")):
         return [path]
@@ -115,27 +133,24 @@ def _split_folders(path: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: (known.get(folder.name, len(known)), folder.name)) or [path]
 
 
-def _describe_molecule_manifest(manifest: MoleculeManifest) -> Column:
-    return describe_molecule(manifest.molecule, manifest.formula, len(manifest.atomic_numbers))
-
-
 def _describe_structures(manifest: StructuresManifest) -> Column:
+    edges = manifest.edges
     return {
         "collection": manifest.collection,
         "shards": f"{manifest.shards:,}",
-        **describe_atoms(manifest.atoms),
-        "stored edges": _describe_edges(manifest.edges),
+        **_describe_atoms(manifest.atoms),
+        "stored edges": f"within {edges.cutoff:g} {LENGTH_UNIT}, at most {edges.max_neighbors} to an atom"
+        if edges
+        else "none",
     }
 
 
-def _describe_edges(edges: EdgeSettings | None) -> str:
-    if edges is None:
-        return "none"
-    return f"within {edges.cutoff:g} {LENGTH_UNIT}, at most {edges.max_neighbors} to an atom"
+def _describe_records(path: Path, energy_unit: str, units_from: str) -> Column:
+    """Of LMDBs in fairchem's format that have no manifest: every record is opened, for which torch is imported."""
+    from ocp_dc.datasets.lmdb import RecordFile
+    from ocp_dc.datasets.shard_tree import ShardFolder, labels_of, pbc_of
 
-
-def _describe_records(folder: ShardFolder, energy_unit: str, units_from: str) -> Column:
-    """LMDBs in the host's format that have no manifest."""
+    folder = ShardFolder.open(path)
     if not folder.count:
         raise InputError(f"{folder.path} holds no records; give another, or convert the data again")
     labels, atoms, with_edges = LabelAccumulator(), AtomAccumulator(), 0
@@ -154,7 +169,7 @@ def _describe_records(folder: ShardFolder, energy_unit: str, units_from: str) ->
         "file": str(folder.path),
         "conformations": f"{folder.count:,}",
         "shards": f"{len(folder.files):,}",
-        **describe_atoms(atoms.statistics()),
+        **_describe_atoms(atoms.statistics()),
         "stored edges": f"in {with_edges:,}",
-        **describe_labels(labels.statistics(), energy_unit, units_from),
+        **_describe_labels(labels.statistics(), energy_unit, units_from),
     }

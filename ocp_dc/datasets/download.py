@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import urllib.error
 import urllib.request
 import zipfile
@@ -82,13 +81,14 @@ def _fetch(url: str, partial: Path, show_progress: bool) -> None:
         if error.code != 416:
             raise
         # nothing is left beyond what is there, or the partial file is not of this file: the size tells
-        if start == _total_size(error.headers.get("Content-Range", "")):
+        if error.headers.get("Content-Range", "").endswith(f"/{start}"):
             return
         start, response = 0, _request(url, 0)
     with response:
         if response.status != 206:
             start = 0
-        total = _announced_size(response, start)
+        length = response.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
         with (
             partial.open("ab" if start else "wb") as out,
             tqdm(
@@ -106,13 +106,3 @@ def _fetch(url: str, partial: Path, show_progress: bool) -> None:
 def _request(url: str, start: int) -> HTTPResponse:
     headers = {"Range": f"bytes={start}-"} if start else {}
     return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
-
-
-def _announced_size(response: HTTPResponse, start: int) -> int | None:
-    length = response.headers.get("Content-Length")
-    return None if length is None else start + int(length)
-
-
-def _total_size(content_range: str) -> int | None:
-    total = re.search(r"/(\d+)$", content_range)
-    return int(total[1]) if total else None

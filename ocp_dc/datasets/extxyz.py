@@ -1,28 +1,29 @@
-"""Extended XYZ files of one molecule, read as a stream."""
+"""Extended XYZ files: split into frames as a stream, and read where they are of one molecule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 import numpy as np
-from ase.data import atomic_numbers as NUMBER_OF_SYMBOL
-from ase.io.extxyz import key_val_str_to_dict
+from ase.data import atomic_numbers
 
 from ocp_dc.datasets.conformations import Conformations, Trajectory, check_atomic_numbers, resolve_energy_unit
 from ocp_dc.errors import InputError
 
+NUMBER_OF_SYMBOL = {symbol.encode("ascii"): number for symbol, number in atomic_numbers.items()}
+
 
 def open_xyz(path: Path, energy_unit: str | None) -> Trajectory:
-    """See :func:`ocp_dc.datasets.molecule_conversion.open_trajectory`."""
-    with _open_text(path) as stream:
-        count = sum(1 for _ in _frame_lines(path, stream))
+    """See :func:`ocp_dc.datasets.molecule_files.open_trajectory`."""
+    with path.open("rb") as stream:
+        count = sum(1 for _ in split_frames(path, stream, "conformation"))
     if not count:
         raise InputError(f"{path} is empty; give a file with at least one conformation")
-    with _open_text(path) as stream:
+    with path.open("rb") as stream:
         first = next(_frames(path, stream))
     unit, units_from = resolve_energy_unit(path, "", energy_unit)
     return _XyzTrajectory(
@@ -31,7 +32,6 @@ def open_xyz(path: Path, energy_unit: str | None) -> Trajectory:
         count=count,
         atomic_numbers=check_atomic_numbers(path, first.numbers),
         molecule=path.stem,
-        theory="not stated",
         energy_unit=unit,
         units_from=units_from,
     )
@@ -40,7 +40,7 @@ def open_xyz(path: Path, energy_unit: str | None) -> Trajectory:
 @dataclass(frozen=True)
 class _XyzTrajectory(Trajectory):
     def blocks(self) -> Iterator[Conformations]:
-        with _open_text(self.path) as stream:
+        with self.path.open("rb") as stream:
             frames = _frames(self.path, stream)
             start = 0
             while block := list(islice(frames, self.block_rows)):
@@ -71,39 +71,40 @@ class _Frame:
     positions: np.ndarray
 
 
-def _open_text(path: Path) -> TextIO:
-    # what is not text fails later, as a frame that cannot be read
-    return path.open(encoding="utf-8", errors="replace")
+def split_frames(path: Path, stream: BinaryIO, noun: str) -> Iterator[list[bytes]]:
+    """The lines of each frame, its comment first; ``stream.tell()`` is then where the frame ends.
 
-
-def _frame_lines(path: Path, stream: TextIO) -> Iterator[list[str]]:
-    """The comment and the atoms' lines of each frame."""
+    Raises:
+        InputError: naming ``path`` and the frame (a ``noun``, counted from 0) that does not start with its number of
+            atoms or is cut short.
+    """
     index = 0
-    for line in stream:
+    for line in iter(stream.readline, b""):
         if not line.strip():
             continue
         try:
             natoms = int(line)
         except ValueError:
-            raise InputError(
-                f"{path}: conformation {index} starts with {line.strip()[:40]!r}, not with its number of atoms"
-            ) from None
+            start = line.strip()[:40].decode("utf-8", "replace")
+            raise InputError(f"{path}: {noun} {index} starts with {start!r}, not with its number of atoms") from None
         lines = list(islice(stream, natoms + 1)) if natoms > 0 else []
         if len(lines) < natoms + 1:
-            raise InputError(f"{path}: conformation {index} is cut short or has no atoms; {natoms} were announced")
+            raise InputError(f"{path}: {noun} {index} is cut short or has no atoms; {natoms} were announced")
         yield lines
         index += 1
 
 
-def _frames(path: Path, stream: TextIO) -> Iterator[_Frame]:
-    for index, (comment, *atoms) in enumerate(_frame_lines(path, stream)):
+def _frames(path: Path, stream: BinaryIO) -> Iterator[_Frame]:
+    for index, (comment, *atoms) in enumerate(split_frames(path, stream, "conformation")):
         try:
-            yield _parse_frame(comment, atoms)
+            yield _parse_frame(comment.decode("utf-8", "replace"), atoms)
         except (ValueError, TypeError, IndexError) as error:
             raise InputError(f"{path}: conformation {index} cannot be read: {error}") from error
 
 
-def _parse_frame(comment: str, atoms: list[str]) -> _Frame:
+def _parse_frame(comment: str, atoms: Sequence[bytes]) -> _Frame:
+    from ase.io.extxyz import key_val_str_to_dict  # brings half of ase and scipy, which other files do not need
+
     info = key_val_str_to_dict(comment)
     columns = _columns(str(info.get("Properties", "species:S:1:pos:R:3")))
     missing = [name for name in ("species", "pos", "forces") if name not in columns]
@@ -115,7 +116,7 @@ def _parse_frame(comment: str, atoms: list[str]) -> _Frame:
     symbols = [row[columns["species"].start] for row in words]
     unknown = sorted(set(symbols) - NUMBER_OF_SYMBOL.keys())
     if unknown:
-        raise ValueError(f"there is no element {unknown[0]!r}")
+        raise ValueError(f"there is no element {unknown[0].decode('utf-8', 'replace')!r}")
     return _Frame(
         numbers=np.array([NUMBER_OF_SYMBOL[symbol] for symbol in symbols]),
         energy=float(info["energy"]),
@@ -133,7 +134,7 @@ def _columns(properties: str) -> dict[str, slice]:
     return columns
 
 
-def _vectors(words: list[list[str]], columns: slice) -> np.ndarray:
+def _vectors(words: list[list[bytes]], columns: slice) -> np.ndarray:
     vectors = np.array([[float(word) for word in row[columns]] for row in words])
     if vectors.shape != (len(words), 3):
         raise ValueError("positions and forces need three columns for every atom")

@@ -1,144 +1,60 @@
-"""The host's LMDB format: writing molecules, with the metadata that go with them, and reading any records."""
+"""fairchem's LMDB format: keys ``"0"``, ``"1"`` and so on, each with a pickled graph, and ``"length"``."""
 
 from __future__ import annotations
 
-import copyreg
-import io
 import pickle
 from pathlib import Path
 
 import lmdb
-import numpy as np
-import torch
-from fairchem.core.common.utils import pyg2_data_transform
 from torch_geometric.data import Data
 
-from ocp_dc.datasets.conformations import Conformations
+from ocp_dc.datasets.graphs import pickled
 from ocp_dc.errors import InputError
-from ocp_dc.statistics import LabelAccumulator, LabelStatistics
 
-LMDB_NAME = "data.lmdb"
 METADATA_NAME = "metadata.npz"
 # address space only: the file grows with what is written
 MAP_SIZE = 1 << 36
-MINIMUM_CELL_EDGE = 100.0
-IMAGE_CLEARANCE = 50.0
-UNIT_CELL = torch.eye(3)[None]
 
 
-class MoleculeWriter:
-    """Writes conformations of one molecule as ``data.lmdb`` and ``metadata.npz`` into a folder.
+class RecordWriter:
+    """Writes records to a new LMDB.
 
-    The LMDB is for the host's ``lmdb`` dataset with ``key_mapping: {y: energy, force: forces}``: keys ``"0"``, ``"1"``,
-    and so on, each a pickled :class:`torch_geometric.data.Data`, and ``"length"``. The metadata are ``natoms`` (N,),
-    for the host's balanced sampler, and ``source_index`` (N,), the row in the source file.
+    It is a context manager, at the end of which the file is complete and on disk; after an error it is neither.
 
-    Fields of a record: ``pos`` (A, 3) float32; ``atomic_numbers`` (A,) uint8; ``natoms`` int; ``y`` (1,) float64 (at
-    -406,737 kcal/mol, float32 cannot resolve 0.03); ``force`` (A, 3) float32; ``cell`` (1, 3, 3) float32, a cube in
-    which periodic images would be at least 50 Angstrom apart; ``pbc`` (1, 3) bool, False; ``tags`` and ``fixed`` (A,)
-    int32, zero; ``sid`` the molecule's name; ``fid`` the row in the source file.
-
-    Args:
-        folder: made here.
-        atomic_numbers: (A,) of the molecule.
-        molecule: its name.
+    Attributes:
+        count: number of records written.
     """
 
-    def __init__(self, folder: Path, atomic_numbers: np.ndarray, molecule: str) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self._rows: list[np.ndarray] = []
-        self._labels = LabelAccumulator()
-        natoms = len(atomic_numbers)
-        self._graph = Data(
-            atomic_numbers=torch.from_numpy(atomic_numbers.astype(np.uint8)),
-            natoms=natoms,
-            pbc=torch.zeros(1, 3, dtype=torch.bool),
-            tags=torch.zeros(natoms, dtype=torch.int32),
-            fixed=torch.zeros(natoms, dtype=torch.int32),
-            sid=molecule,
-        )
-        self._environment = create_lmdb(folder / LMDB_NAME)
+    def __init__(self, file: Path) -> None:
+        self.count = 0
+        self._environment = lmdb.open(str(file), map_size=MAP_SIZE, subdir=False, lock=False, sync=False)
+        self._transaction = self._environment.begin(write=True)
 
-    def add(self, conformations: Conformations) -> None:
-        """Appends conformations, in one transaction."""
-        extents = np.ptp(conformations.positions, axis=1).max(axis=1)
-        cell_edges = np.maximum(MINIMUM_CELL_EDGE, extents + IMAGE_CLEARANCE)
-        with self._environment.begin(write=True) as transaction:
-            for offset, cell_edge in enumerate(cell_edges):
-                key = str(self._labels.count + offset).encode("ascii")
-                transaction.put(key, self._record(conformations, offset, float(cell_edge)))
-        self._rows.append(conformations.rows)
-        self._labels.add(conformations.energies, conformations.forces)
+    def __enter__(self) -> RecordWriter:
+        return self
 
-    def finish(self) -> LabelStatistics:
-        """Writes the length and the metadata, and returns the statistics of the labels written."""
-        put_length(self._environment, self._labels.count)
-        rows = np.concatenate(self._rows)
-        natoms = np.full(len(rows), self._graph.natoms)
-        np.savez_compressed(self._folder / METADATA_NAME, natoms=natoms, source_index=rows)
-        return self._labels.statistics()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self.commit()
+                self._transaction.put(b"length", pickle.dumps(self.count))
+                self._transaction.commit()
+                self._environment.sync(True)
+        finally:
+            self._environment.close()
 
-    def close(self) -> None:
-        self._environment.close()
+    def put(self, graph: Data) -> None:
+        """Appends a record, which is kept in memory until :meth:`commit`."""
+        self._transaction.put(str(self.count).encode("ascii"), pickled(graph))
+        self.count += 1
 
-    def _record(self, conformations: Conformations, offset: int, cell_edge: float) -> bytes:
-        self._graph.pos = torch.from_numpy(conformations.positions[offset].astype(np.float32))
-        self._graph.force = torch.from_numpy(conformations.forces[offset].astype(np.float32))
-        self._graph.y = torch.from_numpy(conformations.energies[offset : offset + 1])
-        self._graph.cell = cell_edge * UNIT_CELL
-        self._graph.fid = int(conformations.rows[offset])
-        return pickled(self._graph)
-
-
-def create_lmdb(file: Path) -> lmdb.Environment:
-    """A new LMDB to write to; durable once :func:`put_length` has synced it, so put it in a temporary folder."""
-    return lmdb.open(str(file), map_size=MAP_SIZE, subdir=False, lock=False, sync=False)
-
-
-def put_length(environment: lmdb.Environment, count: int) -> None:
-    """Puts the last entry, the number of records, and syncs."""
-    with environment.begin(write=True) as transaction:
-        transaction.put(b"length", pickle.dumps(count))
-    environment.sync(True)
-
-
-def pickled(graph: Data) -> bytes:
-    """A record, to be read by any reader's ``pickle.loads``."""
-    buffer = io.BytesIO()
-    _GraphPickler(buffer, protocol=4).dump(graph)
-    return buffer.getvalue()
-
-
-def _reduce_tensor(tensor: torch.Tensor) -> tuple:
-    array = tensor.numpy()
-    return torch.from_numpy, (_Narrowed(array) if array.dtype == np.int64 and array.size else array,)
-
-
-class _Narrowed:
-    """Pickles an int64 array as the smallest integers that hold it, to be read as int64 again."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        kinds = map(np.iinfo, (np.int8, np.int16, np.int32, np.int64))
-        kind = next(kind for kind in kinds if kind.min <= array.min() and array.max() <= kind.max)
-        self._array = array.astype(kind.dtype)
-
-    def __reduce__(self) -> tuple:
-        return np.ndarray.astype, (self._array, np.dtype(np.int64))
-
-
-class _GraphPickler(pickle.Pickler):
-    """Pickles tensors as numpy arrays.
-
-    torch's own way nests an archive in the pickle for each tensor: twice the size, and fifteen times slower to read.
-    Any reader's ``pickle.loads`` gives tensors again.
-    """
-
-    dispatch_table = copyreg.dispatch_table | {torch.Tensor: _reduce_tensor}
+    def commit(self) -> None:
+        self._transaction.commit()
+        self._transaction = self._environment.begin(write=True)
 
 
 class RecordFile:
-    """An LMDB in the host's format, open for reading; records are unpickled, so it must be trusted.
+    """An LMDB in fairchem's format, open for reading; records are unpickled, so it must be trusted.
 
     ``len()`` is the number of records; indexing gives them as :class:`torch_geometric.data.Data`, those pickled by PyG
     1.x too. It is a context manager, and a process can open a file once at a time.
@@ -175,6 +91,8 @@ class RecordFile:
         return self._count
 
     def __getitem__(self, index: int) -> Data:
+        from fairchem.core.common.utils import pyg2_data_transform  # imports all of fairchem, for old records
+
         record = self._get(str(index).encode("ascii"))
         if record is None:
             raise InputError(
@@ -205,5 +123,5 @@ class RecordFile:
 
     def _unreadable(self, error: lmdb.Error) -> InputError:
         return InputError(
-            f"{self.file} is not an LMDB in the host's format ({error}); give another, or convert the data again"
+            f"{self.file} is not an LMDB in fairchem's format ({error}); give another, or convert the data again"
         )

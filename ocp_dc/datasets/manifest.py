@@ -8,19 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import ocp_dc
+from ocp_dc.datasets.conversion_settings import EdgeSettings
+from ocp_dc.datasets.splits import Split
 from ocp_dc.errors import InputError
 from ocp_dc.statistics import AtomStatistics, LabelStatistics
+from ocp_dc.units import LENGTH_UNIT
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class EdgeSettings:
-    """How stored edges were chosen: those within ``cutoff`` (Å), at most ``max_neighbors`` to an atom, the nearest."""
-
-    cutoff: float
-    max_neighbors: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +116,21 @@ class StructuresManifest(Manifest):
     @property
     def name(self) -> str:
         return self.collection
+
+
+def shared_fields(split: Split, energy_unit: str, units_from: str) -> dict:
+    """What the manifests of all splits of a conversion have in common."""
+    return {
+        "energy_unit": energy_unit,
+        "length_unit": LENGTH_UNIT,
+        "force_unit": f"{energy_unit}/{LENGTH_UNIT}",
+        "units_from": units_from,
+        "split_method": split.method,
+        "seed": split.seed,
+        "split_by": split.by,
+        "split_files": split.files,
+        "ocp_dc_version": ocp_dc.__version__,
+    }
 
 
 def read_manifest(path: str | Path) -> MoleculeManifest | StructuresManifest | None:

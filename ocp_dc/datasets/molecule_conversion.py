@@ -1,4 +1,4 @@
-"""MD17 and its kin (rMD17, sGDML, extended XYZ), converted to LMDBs that the host reads."""
+"""MD17 and its kin (rMD17, sGDML, extended XYZ), converted to LMDBs that fairchem reads."""
 
 from __future__ import annotations
 
@@ -7,43 +7,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from torch_geometric.data import Data
 from tqdm import tqdm
 
-import ocp_dc
-from ocp_dc.datasets.conformations import Trajectory, check_conformations
-from ocp_dc.datasets.extxyz import open_xyz
-from ocp_dc.datasets.lmdb import MoleculeWriter
-from ocp_dc.datasets.manifest import MoleculeManifest, sha256_of
-from ocp_dc.datasets.npz import open_npz
+from ocp_dc.datasets.conformations import Conformations, Trajectory, check_conformations, free_cell_edge
+from ocp_dc.datasets.graphs import set_fields
+from ocp_dc.datasets.lmdb import METADATA_NAME, RecordWriter
+from ocp_dc.datasets.manifest import MoleculeManifest, sha256_of, shared_fields
+from ocp_dc.datasets.molecule_files import open_trajectory
 from ocp_dc.datasets.splits import Split, random_split, read_split_dir
 from ocp_dc.datasets.staging import is_conversion, staged_folder
-from ocp_dc.errors import InputError
-from ocp_dc.statistics import LabelStatistics
-from ocp_dc.units import LENGTH_UNIT
+from ocp_dc.statistics import LabelAccumulator
 
-XYZ_SUFFIXES = (".xyz", ".extxyz")
-
-
-def sample_path() -> Path:
-    """The embedded sample: 1,000 ethanol conformations in MD17's keys and units (see its README)."""
-    return Path(__file__).parent / "sample" / "ethanol_pbe.npz"
-
-
-def open_trajectory(path: str | Path, energy_unit: str | None = None) -> Trajectory:
-    """Opens an npz file of MD17, rMD17 or sGDML, or an extended XYZ file.
-
-    Args:
-        path: ``.xyz`` and ``.extxyz`` are read as extended XYZ (with ASE's names ``energy`` and ``forces``), all else
-            as npz.
-        energy_unit: for a file that does not state it; kcal/mol, MD17's unit, is assumed where neither does.
-
-    Raises:
-        InputError: the file is missing, of another kind, lacks something, or contradicts itself or ``energy_unit``.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
-    return (open_xyz if path.suffix.lower() in XYZ_SUFFIXES else open_npz)(path, energy_unit)
+LMDB_NAME = "data.lmdb"
 
 
 def convert(
@@ -63,12 +39,12 @@ def convert(
     complete, not before.
 
     Args:
-        source: see :func:`open_trajectory`.
+        source: see :func:`~ocp_dc.datasets.molecule_files.open_trajectory`.
         out: the folder to make.
         sizes: number of conformations of each split, drawn by :func:`~ocp_dc.datasets.splits.random_split`.
         seed: of that draw.
         split_dir: read the splits from here instead, see :func:`~ocp_dc.datasets.splits.read_split_dir`.
-        energy_unit: see :func:`open_trajectory`.
+        energy_unit: see :func:`~ocp_dc.datasets.molecule_files.open_trajectory`.
         overwrite: replace an earlier conversion at ``out`` once the new one is complete.
         show_progress: show a progress bar.
 
@@ -87,14 +63,69 @@ def convert(
         return _write_splits(trajectory, split, folder, show_progress)
 
 
+class MoleculeWriter(RecordWriter):
+    """Writes conformations of one molecule as ``data.lmdb`` and ``metadata.npz`` into a folder.
+
+    They are for fairchem's ``lmdb`` dataset with ``key_mapping: {y: energy, force: forces}``. Of the fields of a record
+    (:func:`~ocp_dc.datasets.graphs.set_fields`), ``sid`` is the molecule's name, ``fid`` the row in the source file,
+    ``pbc`` False and ``cell`` a cube in which periodic images are out of reach. The metadata are ``natoms`` (N,), for
+    fairchem's balanced sampler, and ``source_index`` (N,), the ``fid`` of each.
+
+    Args:
+        folder: made here.
+        atomic_numbers: (A,) of the molecule.
+        molecule: its name.
+    """
+
+    def __init__(self, folder: Path, atomic_numbers: np.ndarray, molecule: str) -> None:
+        folder.mkdir()
+        super().__init__(folder / LMDB_NAME)
+        self.labels = LabelAccumulator()
+        self._folder = folder
+        self._rows: list[np.ndarray] = []
+        natoms = len(atomic_numbers)
+        self._graph = set_fields(
+            Data(),
+            atomic_numbers=atomic_numbers,
+            natoms=natoms,
+            pbc=np.zeros((1, 3)),
+            tags=np.zeros(natoms),
+            fixed=np.zeros(natoms),
+            sid=molecule,
+        )
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        super().__exit__(error)
+        if error is None:
+            rows = np.concatenate(self._rows)
+            natoms = np.full(len(rows), self._graph.natoms)
+            np.savez_compressed(self._folder / METADATA_NAME, natoms=natoms, source_index=rows)
+
+    def add(self, conformations: Conformations) -> None:
+        """Appends conformations, in one transaction."""
+        for offset, cell_edge in enumerate(free_cell_edge(conformations.positions)):
+            graph = set_fields(
+                self._graph,
+                pos=conformations.positions[offset],
+                force=conformations.forces[offset],
+                y=conformations.energies[offset : offset + 1],
+                cell=cell_edge * np.eye(3)[None],
+                fid=int(conformations.rows[offset]),
+            )
+            self.put(graph)
+        self.commit()
+        self._rows.append(conformations.rows)
+        self.labels.add(conformations.energies, conformations.forces)
+
+
 def _write_splits(
     trajectory: Trajectory, split: Split, folder: Path, show_progress: bool
 ) -> dict[str, MoleculeManifest]:
     with ExitStack() as stack:
         writers = {}
         for name in split.indices:
-            writers[name] = MoleculeWriter(folder / name, trajectory.atomic_numbers, trajectory.molecule)
-            stack.callback(writers[name].close)
+            writer = MoleculeWriter(folder / name, trajectory.atomic_numbers, trajectory.molecule)
+            writers[name] = stack.enter_context(writer)
         progress = tqdm(total=trajectory.count, unit="conf", desc=trajectory.molecule, disable=not show_progress)
         stack.enter_context(progress)
         for block in trajectory.blocks():
@@ -104,35 +135,20 @@ def _write_splits(
                 check_conformations(trajectory.path, chosen)
                 writers[name].add(chosen)
             progress.update(len(block))
-        labels = {name: writer.finish() for name, writer in writers.items()}
-    source_sha256 = sha256_of(trajectory.path)
-    manifests = {name: _manifest(trajectory, source_sha256, split, name, labels[name]) for name in labels}
-    for name, manifest in manifests.items():
-        manifest.write(folder / name)
+    source = {
+        "molecule": trajectory.molecule,
+        "formula": trajectory.formula,
+        "atomic_numbers": trajectory.atomic_numbers.tolist(),
+        "theory": trajectory.theory,
+        "source_file": trajectory.path.name,
+        "source_sha256": sha256_of(trajectory.path),
+        "source_layout": trajectory.layout,
+        "source_count": trajectory.count,
+        **shared_fields(split, trajectory.energy_unit, trajectory.units_from),
+    }
+    manifests = {}
+    for name, writer in writers.items():
+        labels = writer.labels.statistics()
+        manifests[name] = MoleculeManifest(split=name, count=writer.count, labels=labels, **source)
+        manifests[name].write(folder / name)
     return manifests
-
-
-def _manifest(
-    trajectory: Trajectory, source_sha256: str, split: Split, name: str, labels: LabelStatistics
-) -> MoleculeManifest:
-    return MoleculeManifest(
-        split=name,
-        count=len(split.indices[name]),
-        molecule=trajectory.molecule,
-        formula=trajectory.formula,
-        atomic_numbers=trajectory.atomic_numbers.tolist(),
-        theory=trajectory.theory,
-        energy_unit=trajectory.energy_unit,
-        length_unit=LENGTH_UNIT,
-        force_unit=f"{trajectory.energy_unit}/{LENGTH_UNIT}",
-        units_from=trajectory.units_from,
-        source_file=trajectory.path.name,
-        source_sha256=source_sha256,
-        source_layout=trajectory.layout,
-        source_count=trajectory.count,
-        split_method=split.method,
-        seed=split.seed,
-        split_files=split.files,
-        labels=labels,
-        ocp_dc_version=ocp_dc.__version__,
-    )

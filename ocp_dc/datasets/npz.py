@@ -27,7 +27,7 @@ LENGTH_UNIT_SPELLINGS = ("ang", "angstrom", "å")
 
 
 def open_npz(path: Path, energy_unit: str | None) -> Trajectory:
-    """See :func:`ocp_dc.datasets.molecule_conversion.open_trajectory`."""
+    """See :func:`ocp_dc.datasets.molecule_files.open_trajectory`."""
     with _open_archive(path) as archive:
         present = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         layout = _layout(path, present)
@@ -45,7 +45,7 @@ def open_npz(path: Path, energy_unit: str | None) -> Trajectory:
             count=_common_count(path, archive, keys, len(numbers)),
             atomic_numbers=numbers,
             molecule=texts.get("name") or path.stem,
-            theory=texts.get("theory") or "not stated",
+            theory=texts.get("theory") or Trajectory.theory,
             energy_unit=unit,
             units_from=units_from,
         )
@@ -115,6 +115,12 @@ def _text(path: Path, archive: zipfile.ZipFile, key: str) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def read_array_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order (by columns?) and type of an array in numpy's format; what it holds is not read."""
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    return readers[npy.read_magic(stream)](stream)
+
+
 class _ArrayMember:
     """One array of an npz file, read from its compressed stream; pickled objects are never loaded.
 
@@ -126,9 +132,8 @@ class _ArrayMember:
     def __init__(self, path: Path, archive: zipfile.ZipFile, key: str) -> None:
         self._key = key
         self._stream: BinaryIO = archive.open(f"{key}.npy")
-        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
         try:
-            self.shape, self._by_columns, self.dtype = readers[npy.read_magic(self._stream)](self._stream)
+            self.shape, self._by_columns, self.dtype = read_array_header(self._stream)
         except (ValueError, KeyError) as error:
             raise InputError(f"{path}: {key} is not a numpy array ({error}); make the file again") from error
         if self.dtype.hasobject:

@@ -15,3 +15,8 @@ def sample_path() -> Path:
 def oxide_sample_path() -> Path:
     """Oxide slabs with adsorbates, labelled with GFN1-xTB."""
     return _FOLDER / "oxide_slabs_gfn1.traj"
+
+
+def path_or_sample(word: str, sample: Path) -> Path:
+    """The path that a word on the command line names."""
+    return sample if word == SAMPLE_WORD else Path(word)

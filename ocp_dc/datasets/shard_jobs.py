@@ -23,10 +23,10 @@ import torch
 from tqdm import tqdm
 
 import ocp_dc
+from ocp_dc.datasets.conversion_settings import EdgeSettings
 from ocp_dc.datasets.lmdb import RecordFile
-from ocp_dc.datasets.manifest import EdgeSettings
 from ocp_dc.datasets.shard_tree import ShardFolder, structure_of
-from ocp_dc.datasets.structures import ShardContents, ShardWriter, shard_name, write_metadata
+from ocp_dc.datasets.shard_writing import ShardContents, ShardWriter, shard_name, write_metadata
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
 from ocp_dc.locks import file_lock
@@ -97,17 +97,13 @@ class _Shard:
     def write(self, after_each: Callable[[], None]) -> None:
         """Writes the shard; ``after_each`` record it calls that."""
         self.file.unlink(missing_ok=True)
-        writer = ShardWriter(self.file, self.edges)
-        try:
+        with ShardWriter(self.file, self.edges) as writer:
             for number, rows in self.source.locate(self.rows):
                 with RecordFile(self.source.files[number]) as records:
                     for row in rows.tolist():
                         writer.add(structure_of(records.file, row, records[row]), number, row)
                         after_each()
-            contents = writer.finish()
-        finally:
-            writer.close()
-        replace_text(self.contents_file, json.dumps(contents.to_dict()))
+        replace_text(self.contents_file, json.dumps(writer.contents.to_dict()))
 
 
 @contextmanager
@@ -155,7 +151,7 @@ def resumable_shards(
 
 
 def _prepare(working: Path, jobs: Mapping[str, ShardJob]) -> dict[str, list[_Shard]]:
-    job = {"ocp_dc version": ocp_dc.__version__, **{name: job.describe() for name, job in jobs.items()}}
+    job = {"ocp_dc version": ocp_dc.__version__} | {name: job.describe() for name, job in jobs.items()}
     description = working / "job.json"
     if description.exists():
         _require_same(description, job)
@@ -203,7 +199,7 @@ def _write_missing(shards: Sequence[_Shard], processes: int, show_progress: bool
 def _write_in_processes(shards: Sequence[_Shard], processes: int, progress: tqdm) -> None:
     # forked from a process that has imported everything and runs no threads, whose locks they would inherit
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "fairchem.core.common.utils"])
     written, stop = context.Value("q", 0), context.Event()
     initial = progress.n
     with ProcessPoolExecutor(processes, context, _start_worker, (written, stop)) as pool:

@@ -1,4 +1,4 @@
-"""Folders of LMDB shards in the host's format, as one list of records, and their records as structures."""
+"""Folders of LMDB shards in fairchem's format, as one list of records, and their records as structures."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib import format as npy
 from torch_geometric.data import Data
 
 from ocp_dc.datasets.lmdb import METADATA_NAME, RecordFile
+from ocp_dc.datasets.npz import read_array_header
 from ocp_dc.datasets.structures import Structure, check_structure, completed_cell
 from ocp_dc.errors import InputError
 
@@ -90,15 +90,13 @@ class ShardFolder:
 
 
 def _announced_count(metadata: Path) -> int:
-    # from the array's header: an array of objects would have to be unpickled
     with zipfile.ZipFile(metadata) as archive, archive.open("natoms.npy") as stream:
-        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(stream)]
-        (count,), _, _ = read_header(stream)
+        (count,), _, _ = read_array_header(stream)
         return count
 
 
 def labels_of(where: str, graph: Data) -> tuple[float, np.ndarray]:
-    """The energy and the forces (A, 3), float64, of a record, under the host's older or newer names.
+    """The energy and the forces (A, 3), float64, of a record, under fairchem's older or newer names.
 
     Raises:
         InputError: it lacks one.
@@ -113,7 +111,7 @@ def labels_of(where: str, graph: Data) -> tuple[float, np.ndarray]:
 
 
 def pbc_of(graph: Data) -> np.ndarray:
-    """Along which lattice vectors a record is periodic, (3,) bool: all, where it does not say, as for the host."""
+    """Along which lattice vectors a record is periodic, (3,) bool: all, where it does not say, as for fairchem."""
     pbc = graph.get("pbc")
     return np.ones(3, bool) if pbc is None else np.asarray(pbc, bool).reshape(3)
 

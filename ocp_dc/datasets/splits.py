@@ -12,9 +12,9 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
+from ocp_dc.datasets.conversion_settings import SPLIT_NAMES
 from ocp_dc.errors import InputError
 
-SPLIT_NAMES = ("train", "val", "test")
 FILE_STEMS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 SUFFIXES = (".npy", ".txt", ".json", ".pkl")
 
@@ -57,9 +57,8 @@ def random_split(count: int, sizes: Mapping[str, int], seed: int) -> Split:
     indices = {}
     for name in reversed(SPLIT_NAMES):
         drawn, order = np.split(order, [sizes.get(name, 0)])
-        if len(drawn):
-            indices[name] = np.sort(drawn)
-    return Split({name: indices[name] for name in SPLIT_NAMES if name in indices}, "random", seed=seed)
+        indices[name] = np.sort(drawn)
+    return _drawn(indices, seed)
 
 
 def grouped_split(groups: Sequence[str], sizes: Mapping[str, int], seed: int, by: str) -> Split:
@@ -91,11 +90,13 @@ def grouped_split(groups: Sequence[str], sizes: Mapping[str, int], seed: int, by
                 f"--{name} {size}: only {len(order):,} conformations are left for it, since no {by} may be in two "
                 f"splits ({len(names):,} of them, {count:,} conformations); ask for fewer, or try another --seed"
             )
-        if size:
-            indices[name] = np.sort(order[:size])
-            order = order[size:]
-            order = order[~np.isin(group[order], group[indices[name]])]
-    return Split({name: indices[name] for name in SPLIT_NAMES if name in indices}, "random", seed=seed, by=by)
+        indices[name] = np.sort(order[:size])
+        order = order[~np.isin(group[order], group[indices[name]])]
+    return _drawn(indices, seed, by)
+
+
+def _drawn(indices: Mapping[str, np.ndarray], seed: int, by: str | None = None) -> Split:
+    return Split({name: indices[name] for name in SPLIT_NAMES if len(indices[name])}, "random", seed=seed, by=by)
 
 
 def _check_sizes(count: int, sizes: Mapping[str, int], seed: int) -> None:

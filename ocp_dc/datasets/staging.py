@@ -11,8 +11,8 @@ from pathlib import Path
 
 import lmdb
 
+from ocp_dc.datasets.conversion_settings import SPLIT_NAMES
 from ocp_dc.datasets.manifest import MANIFEST_NAME
-from ocp_dc.datasets.splits import SPLIT_NAMES
 from ocp_dc.errors import InputError
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-import ocp_dc
+from ocp_dc.config_files import has_config
 from ocp_dc.errors import InputError
 
-CONFIGS = Path(ocp_dc.__file__).parent.parent / "configs"
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 # the paper's; its runs as they were made where they differ from its text (OC22 without periodic images, ForceNet with
 # its activations replaced by position); this package's own
@@ -142,7 +141,7 @@ class Experiment:
 
     @property
     def config(self) -> str:
-        """Its config in ``CONFIGS``, without ``.yml``, such as ``md17/schnet_dc``.
+        """The name of its config, such as ``md17/schnet_dc``.
 
         Raises:
             InputError: there is none for this model, variant and protocol.
@@ -150,10 +149,10 @@ class Experiment:
         suffix = VARIANTS[self.variant]
         name = f"{self.collection.name}/{self.model}{suffix}{'' if self.protocol == 'paper' else f'_{self.protocol}'}"
         of_another_variant = suffix == "_dc" and self.variant != MODELS[self.model].method
-        if of_another_variant or not config_file(name).is_file():
+        if of_another_variant or not has_config(name):
             raise InputError(
-                f"{self.model}, variant {self.variant}, {self.protocol} protocol: no config {config_file(name)}; "
-                "the configs come with a clone of the repository, installed with pip install --editable"
+                f"{self.model}, variant {self.variant}, {self.protocol} protocol: there is no config {name}; add it to "
+                "configs/, or choose others with --model and --variant"
             )
         return name
 
@@ -161,11 +160,6 @@ class Experiment:
 def collection_of(molecule: str) -> Collection:
     """What a column of the tables belongs to."""
     return OC22 if molecule == OC22.name else MD17
-
-
-def config_file(name: str) -> Path:
-    """The file of a config's name."""
-    return CONFIGS / f"{name}.yml"
 
 
 @dataclass(frozen=True)
@@ -351,14 +345,14 @@ def _recommended_experiments(table: Table, molecules: Sequence[str], seed: int) 
 def recommended_variants(model: str, collection: Collection) -> tuple[str, ...]:
     """The variants of a model that a collection's configs have in the recommended protocol."""
     names = {variant: f"{collection.name}/{model}{suffix}_recommended" for variant, suffix in VARIANTS.items()}
-    return tuple(variant for variant, name in names.items() if config_file(name).is_file())
+    return tuple(variant for variant, name in names.items() if has_config(name))
 
 
 @functools.cache
 def published_protocol(model: str, variant: str, collection: Collection) -> str:
     """``as_published`` where the paper's run was not as its text has it and a config says how, else ``paper``."""
     name = f"{collection.name}/{model}{VARIANTS[variant]}_as_published"
-    return "as_published" if config_file(name).is_file() else "paper"
+    return "as_published" if has_config(name) else "paper"
 
 
 def paper_value(experiment: Experiment, target: str | None = None) -> PaperValue | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ocp_dc
-from ocp_dc.experiments.definitions import PAPER_BETA, Experiment, config_file
+from ocp_dc.config_files import config_file
+from ocp_dc.experiments.definitions import PAPER_BETA, Experiment
 from ocp_dc.experiments.scales import Scale
 from ocp_dc.runs.records import write_description
 

@@ -11,11 +11,14 @@ from typing import ClassVar
 
 from tqdm import tqdm
 
+from ocp_dc.datasets.conversion_settings import SPLIT_NAMES
 from ocp_dc.datasets.download import FILE_OF_MOLECULE, download
 from ocp_dc.datasets.manifest import Manifest, read_manifest, sha256_of
-from ocp_dc.datasets.molecule_conversion import convert, open_trajectory
-from ocp_dc.datasets.splits import SPLIT_NAMES, Split, read_index_files
-from ocp_dc.datasets.structure_conversion import convert_structures, draw_subset
+from ocp_dc.datasets.molecule_conversion import convert
+from ocp_dc.datasets.molecule_files import open_trajectory
+from ocp_dc.datasets.oc22_subset import draw_subset
+from ocp_dc.datasets.splits import Split, read_index_files
+from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.errors import InputError
 from ocp_dc.locks import file_lock, is_locked
 

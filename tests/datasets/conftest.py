@@ -1,6 +1,7 @@
 """Small made-up molecules and structures in the files that the converters read."""
 
 import argparse
+import gc
 
 import numpy as np
 import pytest
@@ -15,6 +16,13 @@ from ocp_dc.datasets.oc22_commands import add_oc22_commands
 ENERGY_OFFSET = -406_737.28
 NUMBERS = np.array([8, 1, 1, 6])
 GEOMETRY = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0], [7.0, 0.5, 0.3]])
+
+
+@pytest.fixture(autouse=True)
+def _release_lmdbs():
+    # an LMDB that is still open cannot be opened by the next test
+    yield
+    gc.collect()
 
 
 def make_arrays(count, seed=0):

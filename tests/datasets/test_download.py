@@ -9,7 +9,7 @@ import pytest
 
 from ocp_dc.datasets import md17_commands
 from ocp_dc.datasets.download import download
-from ocp_dc.datasets.molecule_conversion import sha256_of
+from ocp_dc.datasets.manifest import sha256_of
 from ocp_dc.errors import InputError
 
 

@@ -1,9 +1,13 @@
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import lmdb
 import numpy as np
 import pytest
 
+import ocp_dc.datasets
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.errors import InputError
 
@@ -99,3 +103,37 @@ def test_inspect_of_an_lmdb_without_records(run_command, tmp_path, count, messag
         transaction.put(b"length", pickle.dumps(count))
     with pytest.raises(InputError, match=message):
         run_command("inspect", tmp_path / "b.lmdb")
+
+
+IMPORTED = """
+import sys
+from types import ModuleType
+
+# without what the package itself imports
+package = sys.modules["ocp_dc"] = ModuleType("ocp_dc")
+package.__path__, package.__version__ = [sys.argv[1]], "0"
+{statements}
+print(*sorted({{"ase", "fairchem", "lmdb", "numpy", "scipy", "torch"}} & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("statements", "imported"),
+    [
+        ("import ocp_dc.datasets.md17_commands, ocp_dc.datasets.oc22_commands", ""),
+        ("from ocp_dc.datasets import sample_path; sample_path()", ""),
+        ("from ocp_dc.datasets import open_trajectory, sample_path; open_trajectory(sample_path())", "ase numpy"),
+        ("from ocp_dc.datasets import read_manifest; read_manifest('.')", "numpy"),
+    ],
+)
+def test_nothing_is_imported_before_it_is_needed(statements, imported):
+    script = IMPORTED.format(statements=statements)
+    command = [sys.executable, "-c", script, str(Path(ocp_dc.datasets.__file__).parents[1])]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == imported
+
+
+def test_names_of_the_package_are_all_there():
+    for name in ocp_dc.datasets.__all__:
+        assert getattr(ocp_dc.datasets, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'convrt'"):
+        _ = ocp_dc.datasets.convrt

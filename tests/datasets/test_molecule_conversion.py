@@ -14,9 +14,11 @@ from fairchem.core.common.utils import radius_graph_pbc
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset, data_list_collater
 
 import ocp_dc
-from ocp_dc.datasets import conformations, molecule_conversion
+from ocp_dc.datasets import conformations
 from ocp_dc.datasets.manifest import read_manifest
-from ocp_dc.datasets.molecule_conversion import convert, open_trajectory, sample_path
+from ocp_dc.datasets.molecule_conversion import convert
+from ocp_dc.datasets.molecule_files import open_trajectory
+from ocp_dc.datasets.samples import sample_path
 from ocp_dc.errors import InputError
 
 SIZES = {"train": 20, "val": 8, "test": 12}
@@ -49,7 +51,7 @@ def write_xyz(path, arrays):
     return path
 
 
-def host_dataset(folder):
+def fairchem_dataset(folder):
     return LmdbDataset({"src": str(folder), "key_mapping": {"y": "energy", "force": "forces"}})
 
 
@@ -124,7 +126,7 @@ def test_records_equal_the_source_rows(write_npz, arrays, tmp_path, monkeypatch)
     convert(write_npz(arrays), tmp_path / "out", sizes=SIZES, seed=3)
     seen = []
     for name, size in SIZES.items():
-        dataset = host_dataset(tmp_path / "out" / name)
+        dataset = fairchem_dataset(tmp_path / "out" / name)
         assert len(dataset) == size
         rows = [graph.fid for graph in dataset]
         assert rows == sorted(rows)
@@ -139,14 +141,14 @@ def test_records_equal_the_source_rows(write_npz, arrays, tmp_path, monkeypatch)
     assert len(seen) == len(set(seen)) == 40
 
 
-def test_a_file_as_source_of_the_host_is_the_same_as_its_folder(write_npz, tmp_path):
+def test_a_file_as_fairchems_source_is_the_same_as_its_folder(write_npz, tmp_path):
     convert(write_npz(), tmp_path / "out", sizes=SIZES)
-    of_file = host_dataset(tmp_path / "out" / "val" / "data.lmdb")
+    of_file = fairchem_dataset(tmp_path / "out" / "val" / "data.lmdb")
     assert len(of_file) == 8
     assert of_file.get_metadata("natoms", [0, 7]) == [4, 4]
     positions = of_file[5].pos
     del of_file  # a process may open an LMDB once
-    assert torch.equal(positions, host_dataset(tmp_path / "out" / "val")[5].pos)
+    assert torch.equal(positions, fairchem_dataset(tmp_path / "out" / "val")[5].pos)
 
 
 def test_records_are_plain_pickles_with_writable_tensors(write_npz, tmp_path):
@@ -173,9 +175,9 @@ def test_records_are_plain_pickles_with_writable_tensors(write_npz, tmp_path):
     }
 
 
-def test_host_batches_and_builds_the_edges_of_free_molecules(write_npz, arrays, tmp_path):
+def test_fairchem_batches_and_builds_the_edges_of_free_molecules(write_npz, arrays, tmp_path):
     convert(write_npz(arrays), tmp_path / "out", sizes={"train": 10})
-    graphs = list(host_dataset(tmp_path / "out" / "train"))
+    graphs = list(fairchem_dataset(tmp_path / "out" / "train"))
     batch = data_list_collater(graphs, otf_graph=True)
     assert batch.energy.shape == (10,)
     assert batch.energy.dtype == torch.float64
@@ -193,7 +195,7 @@ def test_host_batches_and_builds_the_edges_of_free_molecules(write_npz, arrays, 
 def test_cell_grows_with_the_molecule(write_npz, arrays, tmp_path):
     stretched = {**arrays, "R": arrays["R"] * 20}
     convert(write_npz(stretched), tmp_path / "out", sizes={"train": 3})
-    graph = host_dataset(tmp_path / "out" / "train")[0]
+    graph = fairchem_dataset(tmp_path / "out" / "train")[0]
     extent = (graph.pos.max(0).values - graph.pos.min(0).values).max()
     assert graph.cell[0, 0, 0] == pytest.approx(float(extent) + 50)
     assert (graph.cell[0] > 0).sum() == 3
@@ -240,7 +242,7 @@ def test_given_splits(write_npz, arrays, tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     manifests = convert(write_npz(arrays), tmp_path / "out", split_dir=tmp_path)
     assert {name: manifest.count for name, manifest in manifests.items()} == {"train": 3, "val": 1, "test": 2}
-    assert [graph.fid for graph in host_dataset(tmp_path / "out" / "train")] == [2, 9, 30]
+    assert [graph.fid for graph in fairchem_dataset(tmp_path / "out" / "train")] == [2, 9, 30]
     assert manifests["val"].split_method == "given"
     assert manifests["val"].split_files["valid.json"] == hashlib.sha256(b"[0]").hexdigest()
 
@@ -359,6 +361,12 @@ def test_missing_file_and_no_npz(tmp_path, content, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_files_of_other_endings_are_refused_with_the_known_ones(tmp_path):
+    (tmp_path / "molecule.pdb").write_text("ATOM")
+    with pytest.raises(InputError, match=r"molecule\.pdb: only \.npz, \.xyz, \.extxyz files of a molecule are read"):
+        open_trajectory(tmp_path / "molecule.pdb")
+
+
 def test_damaged_npz(write_npz, tmp_path):
     source = write_npz()
     content = bytearray(source.read_bytes())
@@ -404,4 +412,4 @@ def test_more_conformations_than_there_are(write_npz, tmp_path):
     with pytest.raises(InputError, match=r"30 train \+ 11 test = 41 conformations, but there are 40"):
         convert(write_npz(), tmp_path / "out", sizes={"train": 30, "test": 11})
     assert not (tmp_path / "out").exists()
-    assert molecule_conversion.sample_path().is_file()
+    assert sample_path().is_file()

@@ -1,5 +1,4 @@
 import filecmp
-import gc
 import multiprocessing
 import os
 import pickle
@@ -20,21 +19,14 @@ from torch_geometric.data import Data
 
 from ocp_dc.datasets.lmdb import RecordFile
 from ocp_dc.datasets.manifest import read_manifest
-from ocp_dc.datasets.structure_conversion import draw_subset
-from ocp_dc.datasets.structures import ShardWriter
+from ocp_dc.datasets.oc22_subset import draw_subset
+from ocp_dc.datasets.shard_writing import ShardWriter
 from ocp_dc.errors import InputError
 from ocp_dc.evaluation import predict
 from ocp_dc.launch import run_fairchem
 
 PER_SHARD, SHARDS = 12, {"train": 5, "val_ood": 3, "val_id": 1}
 SIZES = {"train": 31, "val": 13}
-
-
-@pytest.fixture(autouse=True)
-def _release_lmdbs():
-    # an LMDB that is still open cannot be opened by the next test
-    yield
-    gc.collect()
 
 
 def make_record(number):
@@ -112,7 +104,7 @@ def entries(folder):
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def host_dataset(folder):
+def fairchem_dataset(folder):
     return LmdbDataset({"src": str(folder), "key_mapping": {"y": "energy", "force": "forces"}})
 
 
@@ -129,10 +121,8 @@ def test_counts_records_and_where_they_are_from(tree, tmp_path):
     assert entries(tmp_path) == ["out", "s2ef_total"]
     for name, split, shards in (("train", "train", 4), ("val", "val_ood", 2)):
         folder = tmp_path / "out" / name
-        assert entries(folder) == [
-            *(f"data.{index:04}.lmdb" for index in range(shards)),
-            *("manifest.json", "metadata.npz"),
-        ]
+        files = [f"data.{index:04}.lmdb" for index in range(shards)]
+        assert entries(folder) == [*files, "manifest.json", "metadata.npz"]
         manifest = read_manifest(folder)
         assert manifest == manifests[name]
         assert (manifest.split, manifest.count, manifest.shards) == (name, SIZES[name], shards)
@@ -144,19 +134,14 @@ def test_counts_records_and_where_they_are_from(tree, tmp_path):
         assert len(set(rows)) == len(rows) == SIZES[name]
         assert rows.tolist() == sorted(rows)
         energies = []
-        for graph, row, natoms in zip(host_dataset(folder), rows, metadata["natoms"], strict=True):
+        for graph, row, natoms in zip(fairchem_dataset(folder), rows, metadata["natoms"], strict=True):
             record = make_record(first_number(split) + row)
             energies.append(record["y"])
             assert graph.natoms == natoms == record["natoms"]
             assert graph.energy.tolist() == [record["y"]]
-            for field, source in {
-                "forces": "force",
-                "pos": "pos",
-                "cell": "cell",
-                "tags": "tags",
-                "fixed": "fixed",
-            }.items():
-                torch.testing.assert_close(graph[field], record[source], rtol=0, atol=0, check_dtype=False)
+            for field in ("pos", "cell", "tags", "fixed"):
+                torch.testing.assert_close(graph[field], record[field], rtol=0, atol=0, check_dtype=False)
+            torch.testing.assert_close(graph.forces, record["force"], rtol=0, atol=0)
             assert graph.atomic_numbers.tolist() == record["atomic_numbers"].tolist()
             assert graph.pbc.tolist() == [[True] * 3]
             assert (graph.sid, graph.fid) == (record["sid"].item(), record["fid"])
@@ -164,6 +149,15 @@ def test_counts_records_and_where_they_are_from(tree, tmp_path):
         assert manifest.labels.energy_mean == pytest.approx(np.mean(energies), abs=1e-9)
         assert manifest.labels.energy_std == pytest.approx(np.std(energies))
         assert manifest.atoms.periodic_along == {"abc": SIZES[name]}
+
+
+def test_manifests_of_earlier_versions_are_read(tree, tmp_path):
+    draw_subset(tree, tmp_path / "out", sizes=SIZES)
+    file = tmp_path / "out" / "train" / "manifest.json"
+    text = file.read_text("utf-8")
+    assert "fairchem's LMDBs" in text
+    file.write_text(text.replace("fairchem's LMDBs", "host's LMDBs"), "utf-8")
+    assert read_manifest(file.parent).source_layout == "host's LMDBs"
 
 
 def test_draws_depend_on_the_seed_only(tree, tmp_path):
@@ -179,7 +173,7 @@ def test_edges_are_stored_on_request(tree, tmp_path):
     manifests = draw_subset(tree, tmp_path / "out", sizes={"val": 6}, val_split="val_id", cutoff=5.5)
     assert list(manifests) == ["val"]
     assert (manifests["val"].edges.cutoff, manifests["val"].edges.max_neighbors) == (5.5, 50)
-    for graph in host_dataset(tmp_path / "out" / "val"):
+    for graph in fairchem_dataset(tmp_path / "out" / "val"):
         sender, receiver = graph.edge_index
         vectors = graph.pos[sender] - graph.pos[receiver] + graph.cell_offsets.float() @ graph.cell[0]
         assert vectors.norm(dim=1).max() <= 5.5
@@ -397,7 +391,7 @@ def test_records_announced_by_metadata_are_counted_without_unpickling(tree, tmp_
             draw_subset(tree, tmp_path / "again", sizes=SIZES)
 
 
-# commands, and what the host's own tools write
+# commands, and what fairchem's own tools write
 
 
 def test_subset_and_inspect(run_oc22, tree, tmp_path, capsys):
@@ -418,7 +412,7 @@ def test_subset_and_inspect(run_oc22, tree, tmp_path, capsys):
 
 @pytest.fixture
 def preprocessed(frames, tmp_path):
-    """LMDBs in train and val_ood by the host's own preprocessing of periodic structures."""
+    """LMDBs in train and val_ood by fairchem's own preprocessing of periodic structures."""
     frames = [atoms for atoms in frames if atoms.pbc.all()]
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -433,10 +427,10 @@ def preprocessed(frames, tmp_path):
     return frames, tmp_path / "stock"
 
 
-def test_subset_of_what_the_host_has_preprocessed(preprocessed, tmp_path):
+def test_subset_of_what_fairchem_has_preprocessed(preprocessed, tmp_path):
     frames, folder = preprocessed
     draw_subset(folder, tmp_path / "out", sizes={"train": 9, "val": 12}, cutoff=4.0)
-    for graph in host_dataset(tmp_path / "out" / "train"):
+    for graph in fairchem_dataset(tmp_path / "out" / "train"):
         atoms = frames[graph.fid]
         assert graph.sid == 7
         assert graph.energy.item() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
@@ -445,7 +439,7 @@ def test_subset_of_what_the_host_has_preprocessed(preprocessed, tmp_path):
         assert graph.pbc.tolist() == [[True] * 3]
 
 
-def test_inspect_and_evaluate_what_the_host_has_preprocessed(preprocessed, run_oc22, train_arguments, tmp_path, capsys):
+def test_inspect_and_evaluate_what_fairchem_has_preprocessed(preprocessed, run_oc22, train_arguments, tmp_path, capsys):
     frames, folder = preprocessed
     energies = np.array([atoms.get_potential_energy() for atoms in frames])
     assert run_oc22("inspect", folder / "train") == 0
@@ -471,7 +465,7 @@ def test_inspect_and_evaluate_what_the_host_has_preprocessed(preprocessed, run_o
 MEASURED = """
 import sys
 from pathlib import Path
-from ocp_dc.datasets.structure_conversion import draw_subset
+from ocp_dc.datasets.oc22_subset import draw_subset
 
 if __name__ == "__main__":
     tree, out, train, val, jobs = sys.argv[1:]

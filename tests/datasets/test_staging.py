@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from ocp_dc.datasets import lmdb as writer_module
-from ocp_dc.datasets import molecule_conversion, staging
+from ocp_dc.datasets import lmdb, molecule_conversion, staging
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.datasets.molecule_conversion import convert
+from ocp_dc.datasets.samples import sample_path
 from ocp_dc.errors import InputError
 
 SIZES = {"train": 20, "test": 5}
@@ -23,7 +23,7 @@ def entries(folder):
 def start_conversion_that_stalls(source, out, monkeypatch):
     """A conversion in a process of its own that has written records and will not end by itself."""
     stalled = multiprocessing.get_context("fork").Event()
-    add = writer_module.MoleculeWriter.add
+    add = molecule_conversion.MoleculeWriter.add
 
     def add_and_stall(writer, conformations):
         add(writer, conformations)
@@ -32,7 +32,7 @@ def start_conversion_that_stalls(source, out, monkeypatch):
         stalled.set()
         time.sleep(60)
 
-    monkeypatch.setattr(writer_module.MoleculeWriter, "add", add_and_stall)
+    monkeypatch.setattr(molecule_conversion.MoleculeWriter, "add", add_and_stall)
     process = multiprocessing.get_context("fork").Process(target=convert, args=(source, out), kwargs={"sizes": SIZES})
     process.start()
     assert stalled.wait(30)
@@ -118,7 +118,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(write_npz, tmp_path):
 
 def test_full_lmdb(write_npz, tmp_path, monkeypatch):
     source = write_npz()
-    monkeypatch.setattr(writer_module, "MAP_SIZE", 1 << 15)
+    monkeypatch.setattr(lmdb, "MAP_SIZE", 1 << 15)
     with pytest.raises(InputError, match=r"out could not be written: .*MDB_MAP_FULL.*nothing was left"):
         convert(source, tmp_path / "out", sizes=SIZES)
     assert entries(tmp_path) == ["molecule.npz"]
@@ -134,7 +134,7 @@ def test_full_disk(write_npz, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"No space left on device; nothing was left there. Check the free space"):
         convert(source, tmp_path / "made" / "out", sizes=SIZES)
     assert entries(tmp_path) == ["molecule.npz"]
-    assert molecule_conversion.sample_path().is_file()
+    assert sample_path().is_file()
 
 
 def test_a_symbolic_link_stays(write_npz, tmp_path):

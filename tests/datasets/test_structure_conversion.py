@@ -1,4 +1,3 @@
-import gc
 import json
 import pickle
 
@@ -16,19 +15,13 @@ from fairchem.core.common.registry import registry
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset, data_list_collater
 from fairchem.core.datasets.oc22_lmdb_dataset import OC22LmdbDataset
 
-from ocp_dc.datasets.manifest import EdgeSettings, StructuresManifest, read_manifest
+from ocp_dc.datasets.conversion_settings import EdgeSettings
+from ocp_dc.datasets.manifest import StructuresManifest, read_manifest
 from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.errors import InputError
 
 SIZES = {"train": 14, "val": 4, "test": 6}
 LABELS = {"y": "energy", "force": "forces"}
-
-
-@pytest.fixture(autouse=True)
-def _release_lmdbs():
-    # an LMDB that is still open cannot be opened by the next test
-    yield
-    gc.collect()
 
 
 def write_frames(path, frames):
@@ -46,7 +39,7 @@ def trajectory(frames, tmp_path):
     return write_frames(tmp_path / "slabs.traj", frames)
 
 
-def host_dataset(folder, kind=LmdbDataset):
+def fairchem_dataset(folder, kind=LmdbDataset):
     return kind({"src": str(folder), "key_mapping": LABELS})
 
 
@@ -66,7 +59,7 @@ def test_records_equal_the_frames(frames, tmp_path, suffix):
     manifests = convert_structures([source], tmp_path / "out", sizes=SIZES, seed=3, shard_size=5)
     seen = []
     for name, size in SIZES.items():
-        dataset = host_dataset(tmp_path / "out" / name)
+        dataset = fairchem_dataset(tmp_path / "out" / name)
         assert len(dataset) == manifests[name].count == size
         rows = [graph.fid for graph in dataset]
         assert rows == sorted(rows)
@@ -91,7 +84,7 @@ def test_records_equal_the_frames(frames, tmp_path, suffix):
 def test_atoms_are_wrapped_into_the_cell_where_it_is_periodic(frames, trajectory, tmp_path):
     assert any((atoms.get_scaled_positions(wrap=False) < 0).any() for atoms in frames)
     convert_structures([trajectory], tmp_path / "out", sizes={"train": 24})
-    for graph in host_dataset(tmp_path / "out" / "train"):
+    for graph in fairchem_dataset(tmp_path / "out" / "train"):
         fractional = graph.pos @ torch.linalg.inv(graph.cell[0])
         assert ((fractional > -1e-6) & (fractional < 1 + 1e-6))[:, graph.pbc[0]].all()
 
@@ -101,7 +94,7 @@ def test_a_molecule_without_a_cell_gets_one_out_of_reach(tmp_path):
     atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.zeros((2, 3)))
     ase.io.write(tmp_path / "co.traj", atoms)
     convert_structures([tmp_path / "co.traj"], tmp_path / "out", sizes={"train": 1})
-    (graph,) = host_dataset(tmp_path / "out" / "train")
+    (graph,) = fairchem_dataset(tmp_path / "out" / "train")
     assert graph.pbc.tolist() == [[False] * 3]
     assert torch.equal(graph.cell[0], 100 * torch.eye(3))
 
@@ -113,7 +106,7 @@ def test_several_files_are_one_collection_in_shards(frames, tmp_path):
     assert [file.name for file in sorted(folder.glob("*.lmdb"))] == [f"data.000{i}.lmdb" for i in range(3)]
     assert (manifest.shards, manifest.source_count, manifest.collection) == (3, 24, "a and 1 more")
     metadata = np.load(folder / "metadata.npz")
-    dataset = host_dataset(folder)
+    dataset = fairchem_dataset(folder)
     starts = np.array([0, 10])
     np.testing.assert_array_equal(
         starts[metadata["source_file"]] + metadata["source_index"], [graph.fid for graph in dataset]
@@ -152,12 +145,12 @@ def test_theory_is_the_method_of_the_trajectory(frames, tmp_path):
     assert convert_structures([tmp_path / "a.traj"], tmp_path / "out", sizes={"train": 1})["train"].theory == "GFN1-xTB"
 
 
-# the host
+# fairchem
 
 
-def test_the_hosts_own_oc22_dataset_and_sampler_read_it(trajectory, tmp_path):
+def test_fairchems_own_oc22_dataset_and_sampler_read_it(trajectory, tmp_path):
     convert_structures([trajectory], tmp_path / "out", sizes={"train": 24}, shard_size=9, cutoff=4)
-    dataset = host_dataset(tmp_path / "out" / "train", OC22LmdbDataset)
+    dataset = fairchem_dataset(tmp_path / "out" / "train", OC22LmdbDataset)
     batch = data_list_collater([dataset[0], dataset[23]], otf_graph=True)
     assert batch.energy.dtype == torch.float64
     assert batch.natoms.tolist() == [5, 4]
@@ -183,14 +176,13 @@ def test_records_are_plain_pickles_with_writable_tensors(trajectory, tmp_path):
     graph.cell_offsets += 1
 
 
+GEMNET = {"num_spherical": 3, "num_radial": 4, "emb_size_atom": 8, "emb_size_edge": 8, "max_neighbors": 12}
+GEMNET |= {f"emb_size_{part}": 4 for part in ("trip", "rbf", "cbf", "bil_trip")}
+GEMNET |= {f"num_{part}": 1 for part in ("blocks", "before_skip", "after_skip", "concat", "atom")}
+GEMNET |= {"activation": "original", "extensive": True, "regress_forces": True, "direct_forces": False}
 MODELS = {
     "schnet_irelu": {"hidden_channels": 16, "num_filters": 8, "num_interactions": 2, "num_gaussians": 10},
-    "gemnet_t_irelu": {
-        **{"num_spherical": 3, "num_radial": 4, "num_blocks": 1, "regress_forces": True, "direct_forces": False},
-        **{"emb_size_atom": 8, "emb_size_edge": 8, "emb_size_trip": 4, "emb_size_rbf": 4, "emb_size_cbf": 4},
-        **{"emb_size_bil_trip": 4, "num_before_skip": 1, "num_after_skip": 1, "num_concat": 1, "num_atom": 1},
-        **{"activation": "original", "extensive": True, "max_neighbors": 12},
-    },
+    "gemnet_t_irelu": GEMNET,
 }
 
 
@@ -200,7 +192,7 @@ def test_stored_edges_are_those_the_models_build(trajectory, tmp_path, name):
     model = registry.get_model_class(name)(**MODELS[name], cutoff=6.0, use_pbc=True)
     edges = {"cutoff": 6.0, "max_neighbors": model.max_neighbors}
     convert_structures([trajectory], tmp_path / "out", sizes={"train": 24}, **edges)
-    dataset = host_dataset(tmp_path / "out" / "train")
+    dataset = fairchem_dataset(tmp_path / "out" / "train")
     batch = data_list_collater([dataset[row] for row in range(4)])  # of three periodicities
     metadata = np.load(tmp_path / "out" / "train" / "metadata.npz")
     assert batch.neighbors.tolist() == metadata["neighbors"][:4].tolist()
@@ -264,7 +256,7 @@ def test_bad_frames_are_named_and_nothing_is_left(frames, tmp_path, case):
     [
         ("a.traj", b"not one", "a.traj cannot be read"),
         ("a.db", b"not one, and long enough to be told apart", "a.db cannot be read"),
-        ("a.xyz", b"two\n\n", "frame 0 starts with b'two"),
+        ("a.xyz", b"two\n\n", "frame 0 starts with 'two'"),
         ("a.xyz", b"1\n\nC 0 0 0\n2\n\nC 0 0 0\n", "frame 1 is cut short"),
         ("a.xyz", b"1\nProperties=species:S:1:pos:R:3\nC zero 0 0\n", "frame 0 cannot be read"),
         ("a.xyz", b"", "a.xyz is empty"),
@@ -287,7 +279,7 @@ def test_other_constraints_are_said_not_to_be_kept(frames, tmp_path, caplog):
     assert [record.message.partition(";")[0] for record in caplog.records if "constraint" in record.message] == [
         f"{source}: frame 0 has a constraint FixCartesian"
     ]
-    assert host_dataset(tmp_path / "out" / "train")[0].fixed.tolist() == [1, 1, 0, 0, 0]
+    assert fairchem_dataset(tmp_path / "out" / "train")[0].fixed.tolist() == [1, 1, 0, 0, 0]
 
 
 def test_settings_out_of_range(trajectory, tmp_path):
@@ -350,7 +342,8 @@ def test_splits_by_a_key_of_the_frames(run_oc22, frames, tmp_path, capsys, suffi
     assert run_oc22("convert", source, tmp_path / "out", *sizes, "--split-by", "system") == 0
     assert "random, seed 0, no system in two splits" in capsys.readouterr().out
     systems = {
-        name: {frames[graph.fid].info["system"] for graph in host_dataset(tmp_path / "out" / name)} for name in SIZES
+        name: {frames[graph.fid].info["system"] for graph in fairchem_dataset(tmp_path / "out" / name)}
+        for name in SIZES
     }
     assert len(systems["train"]) == 3
     assert sum(map(len, systems.values())) == len(set.union(*systems.values())) == 5
@@ -368,7 +361,7 @@ def test_splits_by_a_key_of_the_frames(run_oc22, frames, tmp_path, capsys, suffi
 def test_splits_by_file(frames, tmp_path):
     files = [write_frames(tmp_path / f"{name}.traj", frames[number::4]) for number, name in enumerate("abcd")]
     convert_structures(files, tmp_path / "out", sizes={"train": 9, "val": 6, "test": 2}, split_by="file")
-    names = {split: {graph.sid for graph in host_dataset(tmp_path / "out" / split)} for split in SIZES}
+    names = {split: {graph.sid for graph in fairchem_dataset(tmp_path / "out" / split)} for split in SIZES}
     assert [len(names[split]) for split in SIZES] == [2, 1, 1]
     assert set.union(*names.values()) == set("abcd")
 
@@ -377,7 +370,7 @@ def test_given_splits_and_overwrite(run_oc22, trajectory, tmp_path):
     for name, rows in {"train": [20, 1], "valid": [2], "test": [3]}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     assert run_oc22("convert", trajectory, tmp_path / "out", "--split-dir", tmp_path) == 0
-    assert [graph.fid for graph in host_dataset(tmp_path / "out" / "train")] == [1, 20]
+    assert [graph.fid for graph in fairchem_dataset(tmp_path / "out" / "train")] == [1, 20]
     with pytest.raises(InputError, match="exists"):
         run_oc22("convert", trajectory, tmp_path / "out", "--train", 3)
     assert run_oc22("convert", trajectory, tmp_path / "out", "--train", 3, "--overwrite") == 0

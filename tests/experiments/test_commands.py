@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from ocp_dc.cli import main
-from ocp_dc.datasets.molecule_conversion import sample_path
+from ocp_dc.datasets.samples import sample_path
 from ocp_dc.evaluation import evaluate
 from ocp_dc.experiments.definitions import MD17, Experiment
 from ocp_dc.experiments.plan import CHECKPOINT, LOG, Run

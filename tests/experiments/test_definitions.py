@@ -8,13 +8,13 @@ import re
 import pytest
 from fairchem.core.common.utils import load_config
 
+from ocp_dc.config_files import config_file
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import (
     MD17,
     MODELS,
     TABLES,
     Experiment,
-    config_file,
     experiments_of,
     paper_value,
     recommended_variants,

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from fairchem.core.common.utils import load_config
 
-from ocp_dc.experiments.definitions import MD17, MODELS, OC22, Experiment, config_file, experiments_of
+from ocp_dc.config_files import config_file
+from ocp_dc.experiments.definitions import MD17, MODELS, OC22, Experiment, experiments_of
 from ocp_dc.experiments.plan import Run
 from ocp_dc.experiments.scales import SCALES, WIDTHS
 from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source

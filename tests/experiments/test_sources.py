@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocp_dc.datasets.molecule_conversion import sample_path
-from ocp_dc.datasets.structure_conversion import convert_structures, oxide_sample_path
+from ocp_dc.datasets.samples import oxide_sample_path, sample_path
+from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.errors import InputError
 from ocp_dc.experiments import sources
 from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source

@@ -17,8 +17,14 @@ from ase.neighborlist import neighbor_list
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SAMPLE = SCRIPTS.parent / "ocp_dc" / "datasets" / "sample" / "oxide_slabs_gfn1.traj"
 SYSTEMS = [
-    *("MgO001_H2O", "MgO001_O", "ZnO1010_H2O", "ZnO1010_CO", "TiO2110_H2O", "TiO2110_CO"),
-    *("MgZnO2001_H2O", "MgZnO2001_O"),
+    "MgO001_H2O",
+    "MgO001_O",
+    "ZnO1010_H2O",
+    "ZnO1010_CO",
+    "TiO2110_H2O",
+    "TiO2110_CO",
+    "MgZnO2001_H2O",
+    "MgZnO2001_O",
 ]
 FORMULAS = {"MgO001": "Mg6O6", "MgZnO2001": "Mg3O6Zn3", "ZnO1010": "O8Zn8", "TiO2110": "O8Ti4"}
 OXYGEN_AROUND_SURFACE_METAL = {"MgO001": 5, "MgZnO2001": 5, "ZnO1010": 3, "TiO2110": 5}

@@ -8,7 +8,8 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ocp_dc.datasets.structure_conversion import convert_structures, oxide_sample_path
+from ocp_dc.datasets.samples import oxide_sample_path
+from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.errors import InputError
 from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers.metrics_log import read_metrics

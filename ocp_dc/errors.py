@@ -10,7 +10,19 @@ class InputError(ValueError):
     """
 
 
-class TrainingDivergedError(RuntimeError):
+class DivergedError(RuntimeError):
+    """Numbers that ought to be finite were not; the message says which.
+
+    Attributes:
+        step: the step at which that was seen.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class TrainingDivergedError(DivergedError):
     """A prediction, loss or gradient was not finite; the weights were not updated with it.
 
     Attributes:
@@ -18,9 +30,9 @@ class TrainingDivergedError(RuntimeError):
     """
 
     def __init__(self, what: str, step: int, batch_ids: list[str], last_checkpoint: str | None) -> None:
-        self.step = step
         super().__init__(
             f"{what} not finite at step {step} (batch: {', '.join(batch_ids)}); "
             f"last good checkpoint: {last_checkpoint or 'none was written yet'}. "
-            "A lower learning rate, optim.clip_grad_norm or task.label_rescaling may help."
+            "A lower learning rate, optim.clip_grad_norm or task.label_rescaling may help.",
+            step,
         )

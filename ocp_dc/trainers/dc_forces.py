@@ -17,6 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
+import ocp_dc
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.models.scale_factors import read_scale_factors
 from ocp_dc.references import parse_reference_energy
@@ -97,6 +98,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             cpu=cpu,
             **fairchem_settings,
         )
+        self.config["cmd"]["ocp_dc_version"] = ocp_dc.__version__
         self.metrics_log = MetricsLog(Path(self.config["cmd"]["logs_dir"]) / "metrics.jsonl")
 
     # --- setting up -------------------------------------------------------------------------------------------------

@@ -21,13 +21,12 @@ from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
 from ocp_dc.trainers import DerivativeConstrainedTrainer
 from ocp_dc.trainers.checkpoints import read_checkpoint
+from ocp_dc.trainers.labels import Units, units_of_config, units_of_data
 from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 # EFwT of the Open Catalyst Project, as the paper uses it.
 EFWT_ENERGY_EV = 0.02
 EFWT_FORCE_EV_PER_ANGSTROM = 0.03
-# What an LMDB without a manifest is taken to be in: the Open Catalyst Project's own are.
-ASSUMED_ENERGY_UNIT = "eV"
 
 
 @dataclass(frozen=True)
@@ -152,22 +151,24 @@ def load_trainer(checkpoint_path: str | Path, cpu: bool = False) -> DerivativeCo
 def data_energy_unit(data: str | Path) -> str:
     """The energy unit of an LMDB, from its manifest; ``eV``, said in the log, where it has none."""
     manifest = read_manifest(data)
-    if manifest:
-        return manifest.energy_unit
-    logging.warning(f"{data} has no manifest: energies taken to be in {ASSUMED_ENERGY_UNIT}, lengths in Å")
-    return ASSUMED_ENERGY_UNIT
+    units = units_of_data(manifest)
+    if manifest is None:
+        logging.warning(f"{data} has no manifest: energies taken to be in {units.energy}, lengths in Å")
+    return units.energy
 
 
 def evaluate(
     checkpoint_path: str | Path, data: str | Path, batch_size: int = 1, cpu: bool = False
 ) -> tuple[TestErrors, ConformationErrors]:
-    """Test errors of a checkpoint on an LMDB (a folder or a file) written by this package or the host.
+    """Test errors of a checkpoint on an LMDB (a folder or a file) written by this package or fairchem.
 
     Forces count for all atoms, or for those that are not fixed where the checkpoint's config says
     ``eval_on_free_atoms: true``.
 
+    Errors are in the energy unit of the data. Predictions of a checkpoint in another are converted to it.
+
     Raises:
-        InputError: the checkpoint or the data cannot be read.
+        InputError: the checkpoint or the data cannot be read, or have different length units.
     """
     errors = concatenate([conformation_errors(batch) for batch in predict(checkpoint_path, data, batch_size, cpu)])
     return summarize(errors, data_energy_unit(data)), errors
@@ -179,6 +180,7 @@ def predict(
     """Predictions for an LMDB, batch by batch, see :func:`evaluate`."""
     dataset = _dataset(Path(data))
     trainer = load_trainer(checkpoint_path, cpu)
+    factor = _factor_to_units_of(data, checkpoint_path, units_of_config(trainer.config))
     collate = partial(data_list_collater, otf_graph=trainer.config["model"].get("otf_graph", False))
     loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
     free_only = trainer.output_targets["forces"]["eval_on_free_atoms"]
@@ -186,11 +188,30 @@ def predict(
         predicted = trainer.predict(batch, per_image=False, disable_tqdm=True)
         counts = batch.fixed == 0 if free_only else torch.ones_like(batch.batch, dtype=torch.bool)
         tensors = (
-            *(predicted["energy"].flatten(), predicted["forces"][counts]),
-            *(batch.energy.flatten(), batch.forces[counts]),
+            predicted["energy"].flatten() * factor,
+            predicted["forces"][counts] * factor,
+            batch.energy.flatten(),
+            batch.forces[counts],
         )
         natoms = torch.bincount(batch.batch[counts], minlength=len(batch.natoms))
         yield Predictions(*(tensor.detach().double().cpu() for tensor in tensors), natoms.cpu())
+
+
+def _factor_to_units_of(data: str | Path, checkpoint_path: str | Path, predicted: Units | None) -> float:
+    """What turns predicted energies, and forces, in the units of a checkpoint into those of the data."""
+    units = units_of_data(read_manifest(data))
+    if predicted is None:
+        logging.warning(f"checkpoint {checkpoint_path} states no units: taken to be those of {data}, {units}")
+        return 1.0
+    if predicted.length != units.length:
+        raise InputError(
+            f"checkpoint {checkpoint_path} is of data in {predicted}, {data} is in {units}: "
+            "give data in the length unit of the checkpoint's"
+        )
+    if predicted.energy == units.energy:
+        return 1.0
+    logging.warning(f"predictions of {checkpoint_path}, in {predicted}, are converted to those of {data}, {units}")
+    return ENERGY_UNITS_IN_EV[predicted.energy] / ENERGY_UNITS_IN_EV[units.energy]
 
 
 def _dataset(data: Path) -> LmdbDataset:

@@ -1,6 +1,7 @@
 import json
 import logging
 import pickle
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -90,6 +91,49 @@ def test_an_lmdb_without_a_manifest_is_taken_to_be_in_ev(checkpoint, sample_data
     assert result["energy_mae"] == result["energy_mae_eV"]
 
 
+def _to_ev(record):
+    record.y *= KCAL_IN_EV
+    record.force = record.force * KCAL_IN_EV
+
+
+def _state(source, target, **units):
+    manifest = json.loads((source / "manifest.json").read_text())
+    (target / "manifest.json").write_text(json.dumps({**manifest, **units}))
+
+
+def test_predictions_are_converted_to_the_energy_unit_of_the_data(checkpoint, sample_data, tmp_path, caplog):
+    in_ev = tmp_path / "in_ev"
+    in_ev.mkdir()
+    _rewrite(sample_data / "test", in_ev, _to_ev)
+    _state(sample_data / "test", in_ev, energy_unit="eV")
+    errors, _ = evaluate(checkpoint, sample_data / "test", 20, cpu=True)
+    assert "converted" not in caplog.text
+    converted, _ = evaluate(checkpoint, in_ev, 20, cpu=True)
+    assert "in kcal/mol and Ang, are converted to those of" in caplog.text
+    assert converted.energy_unit == "eV"
+    assert converted.energy_mae == pytest.approx(errors.energy_mae * KCAL_IN_EV, rel=1e-6)
+    assert converted.force_mae == pytest.approx(errors.force_mae * KCAL_IN_EV, rel=1e-6)
+    assert converted.energy_mae_eV == pytest.approx(errors.energy_mae_eV, rel=1e-6)
+    assert converted.efwt == errors.efwt
+
+
+def test_another_length_unit_is_refused(checkpoint, sample_data, tmp_path):
+    in_bohr = tmp_path / "in_bohr"
+    in_bohr.mkdir()
+    _rewrite(sample_data / "test", in_bohr, lambda record: None)
+    _state(sample_data / "test", in_bohr, length_unit="Bohr")
+    with pytest.raises(InputError, match=r"is of data in kcal/mol and Ang, .*in_bohr is in kcal/mol and Bohr: "):
+        evaluate(checkpoint, in_bohr, 20, cpu=True)
+
+
+def test_an_old_checkpoint_is_taken_to_be_in_the_units_of_the_data(sample_data, caplog):
+    path = Path(__file__).parent / "data" / "checkpoints" / "cgcnn_irelu_recommended.pt"
+    errors, _ = evaluate(path, sample_data / "test", 20, cpu=True)
+    assert f"{path} states no units: taken to be those of {sample_data / 'test'}, kcal/mol and Ang" in caplog.text
+    assert errors.energy_unit == "kcal/mol"
+    assert errors.energy_mae < 20  # the mean energy is 97,073 from 0
+
+
 def test_missing_data_and_checkpoint(checkpoint, sample_data, tmp_path, capsys):
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(tmp_path / "nowhere")]) == 2
     assert "no LMDB there" in capsys.readouterr().err
@@ -125,7 +169,7 @@ def test_fixed_atoms_count_unless_the_config_says_otherwise(train_arguments, sam
     checkpoint = torch.load(path, weights_only=False)
     half_fixed = tmp_path / "half_fixed"
     half_fixed.mkdir()
-    _write_with_fixed_atoms(sample_data / "test", half_fixed, number=4)
+    _rewrite(sample_data / "test", half_fixed, lambda record: record.fixed[:4].fill_(1))
 
     of_all, errors_of_all = evaluate(path, half_fixed, 20, cpu=True)
     checkpoint["config"]["outputs"]["forces"]["eval_on_free_atoms"] = True
@@ -139,7 +183,8 @@ def test_fixed_atoms_count_unless_the_config_says_otherwise(train_arguments, sam
     assert (errors_of_free.force != errors_of_all.force).all()
 
 
-def _write_with_fixed_atoms(source, target, number):
+def _rewrite(source, target, change):
+    """A copy of an LMDB with each record changed in place."""
     with (
         lmdb.open(str(source / "data.lmdb"), subdir=False, readonly=True, lock=False) as old,
         lmdb.open(str(target / "data.lmdb"), subdir=False, map_size=1 << 24) as new,
@@ -149,5 +194,5 @@ def _write_with_fixed_atoms(source, target, number):
         for key, record in reading.cursor():
             value = pickle.loads(record)
             if key != b"length":
-                value.fixed[:number] = 1
+                change(value)
             writing.put(key, pickle.dumps(value))

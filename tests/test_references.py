@@ -1,10 +1,22 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from fairchem.core.datasets.base_dataset import create_dataset
+from torch.utils.data import ConcatDataset, Dataset
 from torch_geometric.data import Batch, Data
 
 from ocp_dc.errors import InputError
-from ocp_dc.references import fit_element_references, parse_reference_energy, read_training_labels
+from ocp_dc.references import (
+    KEY_MAPPING,
+    fit_element_references,
+    parse_reference_energy,
+    read_training_labels,
+    training_labels,
+)
+from ocp_dc.rescaling import rescaling_constant
 
 ELEMENT_ENERGIES = {1: -13.6, 6: -1027.5, 8: -2041.25}
 
@@ -58,3 +70,87 @@ def test_config_values():
     assert parse_reference_energy("element") == "element"
     with pytest.raises(InputError, match="none, mean, element"):
         parse_reference_energy("atom")
+
+
+class Unread(Dataset):
+    """Of a length, but whose records must not be read."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index):
+        raise AssertionError("a record was read")
+
+
+def settings_of(*sources, **more) -> dict:
+    src = [str(source) for source in sources]
+    return {"format": "lmdb", "src": src[0] if len(src) == 1 else src, "key_mapping": KEY_MAPPING, **more}
+
+
+def assert_same_fits(told, read, reference):
+    """Mean, references and C of labels told by manifests, and of labels read from the records."""
+    assert told.mean_energy == pytest.approx(read.mean_energy, rel=1e-12)
+    assert told.max_abs_force == pytest.approx(read.max_abs_force, rel=1e-7)  # records hold float32
+    assert rescaling_constant(told.max_abs_label) == rescaling_constant(read.max_abs_label)
+    if reference == "element":
+        ours, theirs = (fit_element_references(labels).element_references.numpy() for labels in (told, read))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
+        subtracted = [labels.compositions @ ours for labels in (told, read)]
+    else:
+        subtracted = [told.mean_energy, read.mean_energy]
+    told, read = (labels.relative_to(energies) for labels, energies in zip((told, read), subtracted, strict=True))
+    assert told.max_abs_label == pytest.approx(read.max_abs_label, rel=1e-7)
+
+
+@pytest.mark.parametrize("reference", ["mean", "element"])
+def test_labels_of_molecules_come_from_manifests(sample_data, reference):
+    sources = [sample_data / "train", sample_data / "val"]
+    parts = [create_dataset(settings_of(source), "train") for source in sources]
+    assert_same_fits(
+        training_labels(Unread(100), settings_of(sources[0]), reference), read_training_labels(parts[0]), reference
+    )
+    both = ConcatDataset(parts)
+    assert_same_fits(
+        training_labels(Unread(120), settings_of(*sources), reference), read_training_labels(both), reference
+    )
+
+
+def test_two_molecules_from_their_manifests(sample_data, tmp_path):
+    other = tmp_path / "train"
+    other.mkdir()
+    manifest = json.loads((sample_data / "val" / "manifest.json").read_text())
+    manifest["labels"] |= {"energy_min": -410.0, "energy_mean": -400.0, "energy_max": -380.0}
+    (other / "manifest.json").write_text(json.dumps({**manifest, "atomic_numbers": [1, 1, 8], "count": 30}))
+    told = training_labels(Unread(130), settings_of(sample_data / "train", other), "element")
+
+    ethanol = create_dataset(settings_of(sample_data / "train"), "train")
+    waters = [molecule([1, 1, 8], energy, 0.0) for energy in [-410.0, -380.0, *28 * [-11_210 / 28]]]
+    assert_same_fits(told, read_training_labels(ConcatDataset([ethanol, waters])), "element")
+
+
+def test_labels_of_structures_come_from_the_manifest_but_for_compositions(oxide_data):
+    settings = settings_of(oxide_data / "train")
+    read = read_training_labels(create_dataset(settings, "train"))
+    assert_same_fits(training_labels(Unread(20), settings, "mean"), read, "mean")
+    with pytest.raises(AssertionError, match="a record was read"):
+        training_labels(Unread(20), settings, "element")
+
+
+def test_records_are_read_where_the_manifest_does_not_tell_all(sample_data, tmp_path):
+    train = sample_data / "train"
+    for length, settings in [
+        (99, settings_of(train)),
+        (100, settings_of(train, first_n=100)),
+        (100, {**settings_of(train), "key_mapping": {"y": "energy"}}),
+        (200, settings_of(train, _without_manifest(train, tmp_path))),
+    ]:
+        with pytest.raises(AssertionError, match="a record was read"):
+            training_labels(Unread(length), settings, "mean")
+
+
+def _without_manifest(source, folder):
+    shutil.copy(source / "data.lmdb", folder)
+    return folder

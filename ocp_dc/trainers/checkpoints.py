@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from pathlib import Path
 
@@ -12,18 +13,26 @@ from torch import nn
 from ocp_dc.errors import InputError
 from ocp_dc.references import parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
+from ocp_dc.trainers.labels import Units, units_of_config
 
 # Model settings that change the outputs of the same weights.
-SETTINGS_WITHOUT_WEIGHTS = (
-    *("activation", "activation_scope", "base", "conservative", "cutoff", "denormalize", "direct_forces", "use_pbc"),
-)
+SETTINGS_WITHOUT_WEIGHTS = [
+    "activation",
+    "activation_scope",
+    "base",
+    "conservative",
+    "cutoff",
+    "denormalize",
+    "direct_forces",
+    "use_pbc",
+]
 
 
 def read_checkpoint(path: str | Path, device: torch.device) -> dict:
     """A checkpoint that the user named (it is unpickled, which can execute code).
 
     Raises:
-        InputError: no such file, or not a checkpoint of the host's trainers.
+        InputError: no such file, or not a checkpoint of fairchem's trainers.
     """
     if not Path(path).is_file():
         raise InputError(f"checkpoint {path}: no such file")
@@ -63,6 +72,18 @@ def require_same_labels(path: str, checkpoint: dict, task: dict) -> None:
             )
 
 
+def require_same_units(path: str, checkpoint: dict, data: Units | None) -> None:
+    """Raises InputError if a checkpoint's units are not ``data``, those of the config's data; None, if it has none."""
+    theirs = units_of_config(checkpoint["config"])
+    if data and theirs is None:
+        logging.warning(f"checkpoint {path} states no units: taken to be those of the data, {data}")
+    elif data and theirs != data:
+        raise InputError(
+            f"checkpoint {path} is of labels in {theirs}, the data of dataset are in {data}: go on with data in the "
+            "checkpoint's units; `ocp-dc evaluate` converts energy units"
+        )
+
+
 def _shapes(state_dict: dict) -> dict[str, tuple[int, ...]]:
     return {name.removeprefix("module."): tuple(value.shape) for name, value in state_dict.items()}
 
@@ -74,7 +95,7 @@ def _differences(keys: list[str], theirs: dict, ours: dict) -> str:
 def unused_run_id(run_dir: Path, identifier: str) -> str:
     """A timestamp, with a number where two runs start in the same second.
 
-    The host's own is rounded to two minutes (it passes through float32), so that a second run would continue, and
+    fairchem's own is rounded to two minutes (it passes through float32), so that a second run would continue, and
     overwrite, the checkpoint of the first.
     """
     stem = "-".join(filter(None, [datetime.now().strftime("%Y-%m-%d-%H-%M-%S"), identifier]))

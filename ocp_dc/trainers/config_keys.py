@@ -11,39 +11,30 @@ import torch.optim.lr_scheduler
 from fairchem.core.common.registry import registry
 
 from ocp_dc.activations import ORIGINAL, activation
-from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.errors import InputError
+from ocp_dc.trainers.labels import each_source
 
-SECTIONS = {
-    *("amp", "checkpoint", "cpu", "dataset", "distributed_backend", "evaluation_metrics", "gp_gpus"),
-    *(
-        "hide_eval_progressbar",
-        "identifier",
-        "is_debug",
-        "logger",
-        "loss_functions",
-        "mode",
-        "model",
-        "optim",
-        "outputs",
-    ),
-    *("print_every", "run_dir", "seed", "slurm", "submit", "summit", "task", "timeout", "timestamp_id", "trainer"),
-    "world_size",
-}
-TASK = {
-    *("label_rescaling", "reference_energy"),
-    *("dataset", "eval_relaxations", "num_relaxation_batches", "prediction_dtype", "relax_dataset", "relax_opt"),
-    *("relax_cell", "relax_volume", "relaxation_fmax", "relaxation_steps", "save_full_traj"),
-    *("set_deterministic_scatter", "strict_load", "write_pos"),
-}
-OPTIM = {
-    *("batch_size", "checkpoint_every", "clip_grad_norm", "ema_decay", "eval_batch_size", "eval_every"),
-    *("load_balancing", "load_balancing_on_error", "lr_gamma", "lr_initial", "lr_milestones", "max_epochs"),
-    *("num_workers", "optimizer", "optimizer_params", "scheduler", "warmup_factor", "warmup_steps", "weight_decay"),
-    "load_datasets_and_model_then_exit",
-}
-OUTPUT = {
-    *("decomposition", "eval_on_free_atoms", "irrep_dim", "level", "parent", "prediction_dtype", "property", "shape"),
+# what a config file has, and what fairchem's flags add to it
+SECTIONS = (
+    {"dataset", "evaluation_metrics", "loss_functions", "model", "optim", "outputs", "task", "trainer"}
+    | {"amp", "checkpoint", "cpu", "distributed_backend", "gp_gpus", "hide_eval_progressbar", "identifier", "is_debug"}
+    | {"logger", "mode", "print_every", "run_dir", "seed", "slurm", "submit", "summit", "timeout", "timestamp_id"}
+    | {"world_size"}
+)
+TASK = (
+    {"label_rescaling", "reference_energy"}
+    | {"dataset", "prediction_dtype", "set_deterministic_scatter", "strict_load"}
+    | {"eval_relaxations", "num_relaxation_batches", "relax_cell", "relax_dataset", "relax_opt", "relax_volume"}
+    | {"relaxation_fmax", "relaxation_steps", "save_full_traj", "write_pos"}
+)
+OPTIM = (
+    {"batch_size", "eval_batch_size", "load_balancing", "load_balancing_on_error", "num_workers"}
+    | {"optimizer", "optimizer_params", "weight_decay", "clip_grad_norm", "ema_decay"}
+    | {"lr_initial", "lr_gamma", "lr_milestones", "scheduler", "warmup_factor", "warmup_steps"}
+    | {"max_epochs", "eval_every", "checkpoint_every", "load_datasets_and_model_then_exit"}
+)
+OUTPUT = {"decomposition", "irrep_dim", "level", "parent", "prediction_dtype", "property", "shape"} | {
+    "eval_on_free_atoms",
     "train_on_free_atoms",
 }
 LOSS = {"coefficient", "fn", "reduction"}
@@ -53,7 +44,7 @@ def check_sections(config: dict) -> None:
     """The top level of a whole config.
 
     Raises:
-        InputError: a section that neither the host nor this package reads.
+        InputError: a section that neither fairchem nor this package reads.
     """
     _check_keys("", config, SECTIONS)
 
@@ -65,7 +56,7 @@ def check_trainer_config(
 
     Raises:
         InputError: an unknown key, an unknown activation, a missing ``energy`` or ``forces`` output, or both a
-            normalizer of the host and this package's label rescaling.
+            normalizer of fairchem and this package's label rescaling.
     """
     _check_keys("task", task, TASK)
     _check_keys("optim", optim, OPTIM | _scheduler_keys(optim.get("scheduler")))
@@ -114,38 +105,32 @@ def _check_one_label_scale(task: dict, dataset: dict) -> None:
     train = (dataset.get("train") if "train" in dataset else dataset) or {}
     transforms = train.get("transforms") or {}
     ours = [key for key in ("label_rescaling", "reference_energy") if task.get(key, "none") != "none"]
-    hosts = [key for key in ("normalizer", "element_references") if key in transforms]
-    if ours and hosts:
+    theirs = [key for key in ("normalizer", "element_references") if key in transforms]
+    if ours and theirs:
         raise InputError(
-            f"dataset.train.transforms.{hosts[0]} and task.{ours[0]} both scale the labels: remove one of them"
+            f"dataset.train.transforms.{theirs[0]} and task.{ours[0]} both scale the labels: remove one of them"
         )
 
 
 def _check_sources(dataset: dict) -> None:
-    data_format = (dataset.get("train") or {}).get("format", "lmdb")
-    for split in ("train", "val", "test") if "lmdb" in data_format else ():
-        for source in _listed((dataset.get(split) or {}).get("src", [])):
-            folder = Path(source)
-            if not folder.exists() or (folder.is_dir() and not any(folder.glob("*.lmdb"))):
-                raise InputError(f"dataset.{split}.src is {source}: no LMDB there")
+    if "lmdb" not in (dataset.get("train") or {}).get("format", "lmdb"):
+        return
+    for name, source, _ in each_source(dataset):
+        folder = Path(source)
+        if not folder.exists() or (folder.is_dir() and not any(folder.glob("*.lmdb"))):
+            raise InputError(f"{name}: no LMDB there")
 
 
 def _check_stored_edges(model: dict, dataset: dict) -> None:
     cutoff = model.get("cutoff")
-    for split in ("train", "val", "test"):
-        for source in _listed((dataset.get(split) or {}).get("src", [])):
-            manifest = read_manifest(source)
-            edges = getattr(manifest, "edges", None)
-            stored = "no edges" if edges is None else f"edges within {edges.cutoff} Å"
-            if manifest and (edges is None or edges.cutoff != cutoff):
-                raise InputError(
-                    f"dataset.{split}.src is {source}, with {stored}; model.otf_graph is False and model.cutoff "
-                    f"{cutoff}: set model.otf_graph to True, or convert with --cutoff {cutoff}"
-                )
-
-
-def _listed(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+    for name, _, manifest in each_source(dataset):
+        edges = getattr(manifest, "edges", None)
+        stored = "no edges" if edges is None else f"edges within {edges.cutoff} Å"
+        if manifest and (edges is None or edges.cutoff != cutoff):
+            raise InputError(
+                f"{name}, with {stored}; model.otf_graph is False and model.cutoff {cutoff}: "
+                f"set model.otf_graph to True, or convert with --cutoff {cutoff}"
+            )
 
 
 def _scheduler_keys(scheduler: str | None) -> set[str]:

@@ -1,8 +1,7 @@
-"""Training on energies and forces with rescaled labels (paper, Sec. 4.2 and 5.1), on the host's trainer seams."""
+"""Training on energies and forces with rescaled labels (paper, Sec. 4.2 and 5.1), on fairchem's trainer seams."""
 
 from __future__ import annotations
 
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from fairchem.core.common import distutils
 from fairchem.core.common.registry import registry
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
-from fairchem.core.modules.normalization.normalizer import Normalizer
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
 from torch import Tensor
@@ -19,12 +17,20 @@ from torch.nn.utils import clip_grad_norm_
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
+import ocp_dc
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.models.scale_factors import read_scale_factors
-from ocp_dc.references import TrainingLabels, fit_element_references, parse_reference_energy, read_training_labels
-from ocp_dc.rescaling import parse_label_rescaling, rescaling_constant
-from ocp_dc.trainers.checkpoints import read_checkpoint, require_same_labels, require_same_model, unused_run_id
+from ocp_dc.references import parse_reference_energy
+from ocp_dc.rescaling import parse_label_rescaling
+from ocp_dc.trainers.checkpoints import (
+    read_checkpoint,
+    require_same_labels,
+    require_same_model,
+    require_same_units,
+    unused_run_id,
+)
 from ocp_dc.trainers.config_keys import check_trainer_config
+from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels, float64_normalizer
 from ocp_dc.trainers.metrics_log import MetricsLog
 
 SHOWN_METRICS = ("loss", "energy_mae", "forces_mae")
@@ -32,7 +38,7 @@ SHOWN_METRICS = ("loss", "energy_mae", "forces_mae")
 
 @registry.register_trainer("dc_forces")
 class DerivativeConstrainedTrainer(OCPTrainer):
-    """The host's energy/force trainer with the paper's label rescaling.
+    """fairchem's energy/force trainer with the paper's label rescaling.
 
     α and β are the ``coefficient`` of ``energy`` and ``forces`` in ``loss_functions``, ``fn: mae`` or ``mse`` there
     chooses the absolute (published runs) or the squared loss (Eq. 5).
@@ -42,14 +48,15 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         reference_energy: ``none`` (the default), ``mean`` (the training set's mean energy) or ``element`` (least
             squares per element); fitted in float64, subtracted before Eq. 4 is applied.
 
-    Both become the host's normalizers and element references when training starts, are kept in checkpoints, and are
+    Both become fairchem's normalizers and element references when training starts, are kept in checkpoints, and are
     taken from the checkpoint in ``validate``, ``predict`` and resumed training. Energies stay float64 until they are
     rescaled; predictions and errors are float64, in the units of the labels.
 
     ``optim.scheduler: CosineAnnealingLR`` without ``T_max`` decays over the whole run.
 
     Raises:
-        InputError: a config key that nothing reads, a checkpoint that does not fit, a run that would overwrite another.
+        InputError: a config key that nothing reads, sets in different units, a checkpoint that does not fit, a run that
+            would overwrite another.
         TrainingDivergedError: a prediction, loss or gradient that is not finite.
     """
 
@@ -67,9 +74,10 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         timestamp_id: str | None = None,
         run_dir: str | None = None,
         cpu: bool = False,
-        **host_settings: Any,
+        **fairchem_settings: Any,
     ) -> None:
         check_trainer_config(task, model, outputs, dataset, optimizer, loss_functions)
+        self.data_units = common_units(dataset)
         self.label_rescaling = parse_label_rescaling(task.get("label_rescaling"))
         self.reference_energy = parse_reference_energy(task.get("reference_energy"))
         self.last_checkpoint: str | None = None
@@ -88,8 +96,9 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             timestamp_id=timestamp_id or unused_run_id(Path(run_dir or "."), identifier),
             run_dir=run_dir,
             cpu=cpu,
-            **host_settings,
+            **fairchem_settings,
         )
+        self.config["cmd"]["ocp_dc_version"] = ocp_dc.__version__
         self.metrics_log = MetricsLog(Path(self.config["cmd"]["logs_dir"]) / "metrics.jsonl")
 
     # --- setting up -------------------------------------------------------------------------------------------------
@@ -109,53 +118,32 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         self.optimizer.register_step_pre_hook(self._require_finite_gradient)
 
     def _fit_labels(self) -> None:
-        """Reference energy and C from the training labels, as the host's element references and normalizers."""
         fitted = [None]
         if distutils.is_master():
-            needs_labels = self.reference_energy != "none" or self.label_rescaling == "auto"
-            fitted = [self._fitted_labels(read_training_labels(self.train_dataset) if needs_labels else None)]
+            settings = self.config["dataset"]
+            fitted = [fit_labels(self.train_dataset, settings, self.reference_energy, self.label_rescaling)]
         distutils.broadcast_object_list(fitted, src=0, device=self.device)
         elementrefs, normalizers = fitted[0]
         self.elementrefs.update({name: module.to(self.device) for name, module in elementrefs.items()})
         self.normalizers.update({name: module.to(self.device) for name, module in normalizers.items()})
-
-    def _fitted_labels(self, labels: TrainingLabels | None) -> tuple[dict, dict]:
-        elementrefs, energy_mean = {}, 0.0
-        if self.reference_energy == "mean":
-            energy_mean = float(labels.energies.mean())
-            labels = labels.relative_to(energy_mean)
-        elif self.reference_energy == "element":
-            elementrefs["energy"] = fit_element_references(labels)
-            references = elementrefs["energy"].element_references.numpy()
-            labels = labels.relative_to(labels.compositions @ references)
-
-        if self.label_rescaling is None and self.reference_energy != "mean":
-            return elementrefs, {}
-        constant = self.label_rescaling or 1.0
-        if constant == "auto":
-            constant = rescaling_constant(labels.max_abs_label)
-        logging.info(f"label rescaling: C = {constant:g}; reference energy: {self.reference_energy} ({energy_mean})")
-        return elementrefs, {
-            "energy": _float64_normalizer(energy_mean, constant),
-            "forces": _float64_normalizer(0.0, constant),
-        }
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def load_checkpoint(
         self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False
     ) -> None:
-        """The host's, after checks that the checkpoint is of this model and of these labels."""
+        """fairchem's, after checks that the checkpoint is of this model, these labels and their units."""
         if checkpoint is None:
             checkpoint = read_checkpoint(checkpoint_path, self.device)
         require_same_model(checkpoint_path, checkpoint, self.config["model"], self.model)
         require_same_labels(checkpoint_path, checkpoint, self.config["task"])
+        require_same_units(checkpoint_path, checkpoint, self.data_units)
+        self.config["labels"] = checkpoint["config"].get("labels")
         for target, state in checkpoint["normalizers"].items():
-            # The host would make float32 ones.
-            self.normalizers[target] = _float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
+            self.normalizers[target] = float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
         super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
         if inference_only and checkpoint.get("ema"):
-            # the host would go on with the raw weights
+            # fairchem would go on with the raw weights
             average = ExponentialMovingAverage(self.model.parameters(), checkpoint["ema"]["decay"])
             average.load_state_dict(checkpoint["ema"])
             average.copy_to()
@@ -164,7 +152,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             self.metrics_log.drop_after(self.step)
 
     def save(self, metrics=None, checkpoint_file: str = "checkpoint.pt", training_state: bool = True) -> str | None:
-        """The host's, under a temporary name until complete: a killed run keeps its previous checkpoint."""
+        """fairchem's, under a temporary name until complete: a killed run keeps its previous checkpoint."""
         partial = super().save(metrics, f".{checkpoint_file}.partial", training_state)
         if partial is None:
             return None
@@ -182,12 +170,16 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     def train(self, disable_eval_tqdm: bool = False) -> None:
         """Train to ``optim.max_epochs``, from the loaded checkpoint's step if there is one.
 
-        Learning rate and best metric are up to date when a checkpoint is written, unlike in the host's loop, so that a
+        Learning rate and best metric are up to date when a checkpoint is written, unlike in fairchem's loop, so that a
         resumed run repeats an uninterrupted one.
         """
         self._require_own_checkpoint_folder()
         if self.last_checkpoint is None:
             self._fit_labels()
+        if not self.config.get("labels"):
+            sets = {"train": self.train_dataset, "val": self.val_dataset}
+            records = {split: len(records) for split, records in sets.items() if records is not None}
+            self.config["labels"] = describe_labels(self.data_units, self.config["dataset"], records)
         ensure_fitted(self._unwrapped_model, warn=True)
 
         optim = self.config["optim"]
@@ -252,7 +244,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             self.scheduler.step(metrics=val_metrics[primary_metric]["metric"])
 
     def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict:
-        """The host's, and a line in ``metrics.jsonl``."""
+        """fairchem's, and a line in ``metrics.jsonl``."""
         metrics = super().validate(split, disable_tqdm)
         self._log_metrics(split, {name: float(metric["metric"]) for name, metric in metrics.items()})
         return metrics
@@ -300,11 +292,11 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     def predict(
         self, data_loader, per_image: bool = True, results_file: str | None = None, disable_tqdm: bool = False
     ) -> dict:
-        """The host's, in float64: its float16 overflows at total energies, its float32 rounds them.
+        """fairchem's, in float64: its float16 overflows at total energies, its float32 rounds them.
 
         Returns:
             ``per_image``: ``ids``, ``energy`` (one per structure) and ``forces`` (one (A, 3) array per structure, free
-            atoms only), ``chunk_idx``; written to ``results_file`` as npz as the host does. Otherwise, for the first
+            atoms only), ``chunk_idx``; written to ``results_file`` as npz as fairchem does. Otherwise, for the first
             batch: ``energy`` (B, 1) and ``forces`` (N, 3) tensors.
         """
         if not per_image:
@@ -332,12 +324,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         return predictions
 
 
-def _float64_normalizer(mean: float, constant: float) -> Normalizer:
-    return Normalizer(torch.tensor(mean, dtype=torch.float64), torch.tensor(constant, dtype=torch.float64))
-
-
 def _ids(batch: Batch) -> list[str]:
-    """The structures of a batch as the host names them: ``sid`` or ``sid_fid``."""
+    """The structures of a batch as fairchem names them: ``sid`` or ``sid_fid``."""
     sids = batch.sid.tolist() if isinstance(batch.sid, Tensor) else batch.sid
     if "fid" not in batch:
         return [str(sid) for sid in sids]

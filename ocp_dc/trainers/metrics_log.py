@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, beside the host's own loggers, for plots and scripts."""
+"""`metrics.jsonl`: one JSON object a line, beside fairchem's own loggers, for plots and scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer through the command line and the host's own seams, on the embedded sample."""
+"""The trainer through the command line and fairchem's own seams, on the embedded sample."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ def test_registered_by_name_and_by_path():
     assert registry.get_trainer_class("ocp_dc.trainers.DerivativeConstrainedTrainer") is DerivativeConstrainedTrainer
 
 
-def test_baseline_has_the_loss_of_the_hosts_own_trainer(train_arguments, tmp_path):
-    ours, hosts = tmp_path / "ours", tmp_path / "hosts"
+def test_baseline_has_the_loss_of_fairchems_own_trainer(train_arguments, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     train(train_arguments("schnet", "--optim.max_epochs=4", run_dir=ours))
     # stock trainer: without the task keys it does not know
-    train(train_arguments("schnet", "--optim.max_epochs=4", "--trainer=ocp", run_dir=hosts))
-    (events,) = hosts.glob("logs/tensorboard/*/events*")
+    train(train_arguments("schnet", "--optim.max_epochs=4", "--trainer=ocp", run_dir=theirs))
+    (events,) = theirs.glob("logs/tensorboard/*/events*")
     stock_losses = read_tensorboard(events, "train/loss")
     losses = [record["loss"] for record in read_log(ours, "train")]
     assert len(losses) == 20
     np.testing.assert_allclose(losses, stock_losses, rtol=1e-6)
-    assert_same_weights(only_checkpoint(ours), only_checkpoint(hosts))
+    assert_same_weights(only_checkpoint(ours), only_checkpoint(theirs))
 
 
 def read_tensorboard(path: Path, tag: str) -> list[float]:
@@ -287,7 +287,7 @@ def poison_gradient(monkeypatch, at_step: int) -> None:
 
 
 def test_validate_and_predict_take_labels_from_the_checkpoint(train_arguments, tmp_path, sample_data, monkeypatch):
-    monkeypatch.setattr("ocp_dc.trainers.dc_forces.read_training_labels", None, raising=True)
+    monkeypatch.setattr("ocp_dc.references.read_training_labels", None, raising=True)
     train(train_arguments("schnet_dc", "--optim.max_epochs=1", "--timestamp-id", "run"))
     checkpoint = ("--checkpoint", str(only_checkpoint(tmp_path)))
     run_fairchem("validate", train_arguments("schnet_dc", *checkpoint, "--timestamp-id", "validated"))

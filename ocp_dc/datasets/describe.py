@@ -67,9 +67,8 @@ def describe_trajectory(trajectory: Trajectory) -> Column:
     for block in tqdm(trajectory.blocks(), desc=trajectory.molecule, unit="block"):
         check_conformations(trajectory.path, block)
         labels.add(block.energies, block.forces)
-    return _describe_file(
-        trajectory, _describe_molecule(trajectory), labels, trajectory.energy_unit, trajectory.units_from
-    )
+    what = _describe_molecule(trajectory)
+    return _describe_file(trajectory, what, labels, trajectory.energy_unit, trajectory.units_from)
 
 
 def describe_frames(frames: FrameFile) -> Column:
@@ -134,14 +133,14 @@ def _split_folders(path: Path) -> list[Path]:
 
 
 def _describe_structures(manifest: StructuresManifest) -> Column:
-    edges = manifest.edges
+    edges, stored = manifest.edges, "none"
+    if edges:
+        stored = f"within {edges.cutoff:g} {LENGTH_UNIT}, at most {edges.max_neighbors} to an atom"
     return {
         "collection": manifest.collection,
         "shards": f"{manifest.shards:,}",
         **_describe_atoms(manifest.atoms),
-        "stored edges": f"within {edges.cutoff:g} {LENGTH_UNIT}, at most {edges.max_neighbors} to an atom"
-        if edges
-        else "none",
+        "stored edges": stored,
     }
 
 

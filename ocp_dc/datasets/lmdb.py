@@ -49,6 +49,7 @@ class RecordWriter:
         self.count += 1
 
     def commit(self) -> None:
+        """Writes to the file what has been put since the last time."""
         self._transaction.commit()
         self._transaction = self._environment.begin(write=True)
 

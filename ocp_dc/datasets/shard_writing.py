@@ -125,7 +125,7 @@ def shard_name(index: int) -> str:
     """``data.0000.lmdb`` and so on: sorted by name they are in order.
 
     Raises:
-        InputError: there are more than four digits count.
+        InputError: there are more shards than four digits can count.
     """
     if index >= MAX_SHARDS:
         raise InputError(f"more than {MAX_SHARDS:,} shards; choose a larger --shard-size")

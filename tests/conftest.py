@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch_geometric.nn.models import dimenet_utils
 
-import ocp_dc  # noqa: F401  registers models and trainer, supplies torch_scatter
+import ocp_dc.trainers  # noqa: F401  registers models and trainer
 
 # isort: split
 from fairchem.core.models.gemnet.layers import spherical_basis

@@ -11,13 +11,13 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import ocp_dc._pyg_fallback as fallback
 
-SUPPLIED = fallback.install()
+# isort: split
+from fairchem.core.common.registry import registry
+from torch_geometric.data import Batch, Data
 
-from fairchem.core.common.registry import registry  # noqa: E402
-from torch_geometric.data import Batch, Data  # noqa: E402
-
-from ocp_dc._pyg_fallback import torch_scatter as stand_in  # noqa: E402
-from ocp_dc._pyg_fallback.torch_sparse import SparseTensor  # noqa: E402
+from ocp_dc._pyg_fallback import finder
+from ocp_dc._pyg_fallback import torch_scatter as stand_in
+from ocp_dc._pyg_fallback.torch_sparse import SparseTensor
 
 REDUCTIONS = {"sum": np.sum, "add": np.sum, "mean": np.mean, "min": np.min, "max": np.max, "mul": np.prod}
 SEGMENT_REDUCTIONS = ["sum", "mean", "min", "max"]
@@ -44,7 +44,7 @@ LAYOUTS = [
 def implementations(name):
     """The stand-in and, where it is installed, the real package."""
     modules = [importlib.import_module(f"ocp_dc._pyg_fallback.{name}")]
-    if name not in SUPPLIED:
+    if name not in fallback.served():
         modules.append(importlib.import_module(name))
     return modules
 
@@ -161,8 +161,7 @@ def test_broadcast(index_shape, dim, expanded):
     other = torch.zeros(2, 3, 4)
     index = torch.arange(np.prod(index_shape)).view(index_shape)
     for module in implementations("torch_scatter"):
-        function = module.utils.broadcast if hasattr(module, "utils") else module.broadcast
-        torch.testing.assert_close(function(index, other, dim), index.view(expanded).expand(2, 3, 4))
+        torch.testing.assert_close(module.utils.broadcast(index, other, dim), index.view(expanded).expand(2, 3, 4))
 
 
 @pytest.mark.parametrize(("reduce", "dtype"), SEGMENT_CASES)
@@ -326,15 +325,15 @@ def run_python(code, **environment):
 IMPORT_EVERY_MODEL = """
 import importlib, importlib.util, pkgutil
 import ocp_dc._pyg_fallback as fallback
-supplied = fallback.install()
-assert fallback.install() == supplied
+supplied = fallback.served()
 import torch_geometric.typing
 assert torch_geometric.typing.WITH_TORCH_SCATTER == ("torch_scatter" not in supplied)
 assert torch_geometric.typing.WITH_TORCH_SPARSE == ("torch_sparse" not in supplied)
 for name in ("torch_scatter", "torch_scatter.utils", "torch_sparse"):
-    assert importlib.util.find_spec(name) is not None
-    importlib.import_module(name)
+    assert importlib.util.find_spec(name).name == name
+    assert importlib.import_module(name).__name__ == name
 assert __import__("torch_scatter").__version__ and __import__("torch_sparse").__version__
+assert fallback.served() == supplied
 import fairchem.core.models as models
 for module in pkgutil.walk_packages(models.__path__, models.__name__ + "."):
     importlib.import_module(module.name)
@@ -343,9 +342,18 @@ print(*registry.mapping["model_name_mapping"])
 """
 
 
-def test_every_model_of_the_host_imports():
+def test_every_model_of_fairchem_imports():
     names = run_python(IMPORT_EVERY_MODEL)
     assert {"schnet", "dimenetplusplus", "gemnet_t", "gemnet_oc", "painn", "escn", "equiformer_v2"} <= set(names)
+
+
+@pytest.mark.parametrize("first", ["torch_scatter", "torch_sparse"])
+def test_torch_geometric_never_gets_the_stand_ins(first):
+    flags = "typing.WITH_TORCH_SCATTER, typing.WITH_TORCH_SPARSE"
+    code = f"import ocp_dc._pyg_fallback as f; s = f.served(); import {first}; from torch_geometric import typing"
+    *supplied, with_scatter, with_sparse = run_python(f"{code}; print(*s, {flags})")
+    assert with_scatter == str("torch_scatter" not in supplied)
+    assert with_sparse == str("torch_sparse" not in supplied)
 
 
 @pytest.mark.parametrize("name", ["torch_scatter", "torch_sparse"])
@@ -353,8 +361,48 @@ def test_installed_packages_are_not_shadowed(name, tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text("installed = True")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, name)
-    assert name not in fallback.install()
+    assert name not in fallback.served()
     assert importlib.import_module(name).installed
+
+
+class LateFinder:
+    """Offers one module, as the finder of an editable install does that is not on `sys.path`."""
+
+    def __init__(self, name, path):
+        self.spec = importlib.util.spec_from_file_location(name, path)
+
+    def find_spec(self, name, path=None, target=None):
+        return self.spec if name == self.spec.name else None
+
+
+@pytest.mark.parametrize("name", ["torch_scatter", "torch_sparse"])
+def test_packages_that_a_later_finder_offers_are_not_shadowed(name, tmp_path, monkeypatch):
+    (tmp_path / f"{name}.py").write_text("installed = True")
+    finders = [*sys.meta_path, object(), LateFinder(name, tmp_path / f"{name}.py")]
+    monkeypatch.setattr(sys, "meta_path", finders)
+    monkeypatch.delitem(sys.modules, name)
+    assert name not in fallback.served()
+    assert importlib.import_module(name).installed
+
+
+def test_the_finder_is_appended_once():
+    importlib.reload(finder)
+    ours = [each for each in sys.meta_path if getattr(each, "__module__", None) == finder.__name__]
+    assert len(ours) == 1
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, ocp_dc; heavy = {'torch', 'numpy', 'fairchem', 'ase'}; print(*heavy & set(sys.modules))"
+    assert run_python(code) == []
+
+
+def test_asking_for_the_trainers_registers_trainer_and_models():
+    code = "import ocp_dc; print(ocp_dc.trainers.__name__, hasattr(ocp_dc, 'nothing'))"
+    code += "; from fairchem.core.common.registry import registry as r"
+    code += "; print(*r.mapping['model_name_mapping'], *r.mapping['trainer_name_mapping'])"
+    module, unknown_name, *registered = run_python(code)
+    assert (module, unknown_name) == ("ocp_dc.trainers", "False")
+    assert {"schnet_irelu", "derivative_constrained", "dc_forces"} <= set(registered)
 
 
 GEMNET = {
@@ -423,7 +471,7 @@ def molecule(atomic_numbers):
 # fairchem warns of missing scale factors, and of its own use of torch.cross.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MODELS)
-def test_host_model_trains_on_gradient_forces(name):
+def test_fairchem_model_trains_on_gradient_forces(name):
     torch.manual_seed(0)
     model_class = registry.get_model_class(f"fairchem.core.models.{name}")
     model = model_class(**MODELS[name], cutoff=5.0, regress_forces=True, use_pbc=True, otf_graph=True)

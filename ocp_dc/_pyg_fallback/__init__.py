@@ -1,40 +1,43 @@
 """Plain-PyTorch stand-ins for the parts of `torch_scatter` and `torch_sparse` that fairchem 1.x imports.
 
-PyPI has only source distributions of the real packages; with these, no compiler is needed. They are differentiable
-twice, so forces can be trained through them.
+fairchem imports both packages and declares neither, and PyPI has only their sources; with the stand-ins, no compiler is
+needed. They are differentiable twice, so forces can be trained through them. They are found by `finder.py`, under the
+names of the real packages, and only where those are not installed.
 """
 
 import sys
 from importlib import import_module
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import find_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 
+FILES = {
+    "torch_scatter": Path(__file__).parent / "torch_scatter" / "__init__.py",
+    "torch_sparse": Path(__file__).parent / "torch_sparse.py",
+}
 
-def install() -> list[str]:
-    """Make `import torch_scatter` and `import torch_sparse` work, by a stand-in where the real one is not installed.
 
-    Real packages are never shadowed, and further calls change nothing.
+class StandInLoader(SourceFileLoader):
+    """Loads a stand-in, once torch_geometric is there.
 
-    Returns:
-        The names, out of `torch_scatter` and `torch_sparse`, that stand-ins serve in this process.
+    torch_geometric looks for both packages as it is imported. It must not find the stand-ins: they have only what
+    fairchem needs, and torch_geometric's own fallbacks serve it better.
     """
-    # torch_geometric looks for both packages as it is imported. It must not find the stand-ins: they have only what
-    # fairchem needs, and torch_geometric's own fallbacks serve it better.
-    import_module("torch_geometric")
-    return [name for name in ("torch_scatter", "torch_sparse") if _served_by_stand_in(name)]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        import_module("torch_geometric")
+        return super().create_module(spec)
 
 
-def _served_by_stand_in(name: str) -> bool:
-    if find_spec(name) is None:
-        sys.modules[name] = import_module(f"{__name__}.{name}")
-        if name == "torch_scatter":
-            _supply_scatter_utils(sys.modules[name])
-    return find_spec(name).name == f"{__name__}.{name}"
+def stand_in_spec(name: str) -> ModuleSpec | None:
+    """What `import torch_scatter` or `import torch_sparse` is to load; None while torch_geometric is being imported."""
+    torch_geometric = sys.modules.get("torch_geometric")
+    if torch_geometric is not None and torch_geometric.__spec__._initializing:
+        return None
+    return spec_from_file_location(name, FILES[name], loader=StandInLoader(name, str(FILES[name])))
 
 
-def _supply_scatter_utils(torch_scatter: ModuleType) -> None:
-    utils = ModuleType("torch_scatter.utils")
-    utils.__spec__ = ModuleSpec("torch_scatter.utils", loader=None)
-    utils.broadcast = torch_scatter.broadcast
-    torch_scatter.utils = sys.modules["torch_scatter.utils"] = utils
+def served() -> list[str]:
+    """The names, out of `torch_scatter` and `torch_sparse`, that stand-ins serve; neither is imported to know it."""
+    return [name for name in FILES if isinstance(find_spec(name).loader, StandInLoader)]

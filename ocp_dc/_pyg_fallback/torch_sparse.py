@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from .torch_scatter import scatter
+from torch_scatter import scatter
 
 __version__ = "0.6.18+ocp_dc"
 

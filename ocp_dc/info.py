@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -54,21 +53,19 @@ def describe_installation() -> Rows:
     from fairchem.core.common.registry import registry
     from fairchem.core.common.utils import setup_imports
 
+    import ocp_dc.models  # noqa: F401  registers ours
+    from ocp_dc._pyg_fallback import FILES, served
+
     setup_imports()  # registers fairchem's models
     models = registry.mapping["model_name_mapping"]
     ours = {name for name, model in models.items() if model.__module__.startswith("ocp_dc.")}
     return {
         **{name: version(name) for name in ("ocp_dc", "fairchem-core", "torch", "torch-geometric")},
-        **{name: _installed_or_stand_in(name) for name in ("torch_scatter", "torch_sparse")},
+        **{name: "stand-in of ocp_dc" if name in served() else "installed" for name in FILES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "models of ocp_dc": ", ".join(sorted(ours)),
         "models of fairchem": ", ".join(sorted(models.keys() - ours)),
     }
-
-
-def _installed_or_stand_in(name: str) -> str:
-    supplied = name in sys.modules and sys.modules[name].__name__.startswith("ocp_dc.")
-    return "stand-in of ocp_dc" if supplied else "installed"
 
 
 def describe_checkpoint(path: Path) -> Rows:
@@ -130,6 +127,8 @@ def _settings(settings: dict[str, Any]) -> str:
 def _build(settings: dict[str, Any]) -> nn.Module:
     from fairchem.core.common.registry import registry
     from fairchem.core.common.utils import setup_imports
+
+    import ocp_dc.models  # noqa: F401  registers ours
 
     setup_imports()  # registers fairchem's models
     settings = dict(settings)

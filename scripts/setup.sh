@@ -16,8 +16,8 @@ find_python() {
     return 1
 }
 
-# What the environment was made for: a change of either file installs again.
-stamp=$(cat "$repository/setup.cfg" "$repository/pyproject.toml" | cksum)
+# What the environment was made for: a change of any of these files installs again.
+stamp=$(cat "$repository/setup.cfg" "$repository/setup.py" "$repository/pyproject.toml" | cksum)
 if [ "$(cat "$venv/.ocp_dc_installed" 2>/dev/null)" != "$stamp" ]; then
     python=$(find_python)
     echo "setup: installing into $venv (about 6 GB on disk, 5 to 10 minutes the first time)"

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from ocp_dc.cli import main
@@ -49,3 +52,37 @@ def test_info(capsys):
     for model in ("schnet", "schnet_irelu", "gemnet_t", "painn"):
         assert model in printed
     assert "torch_scatter" in printed
+
+
+HEAVY = ("torch", "fairchem", "torch_geometric", "ase", "numpy", "scipy", "matplotlib", "lmdb", "submitit", "tqdm")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--version"],
+        ["--help"],
+        ["train", "--help"],
+        ["md17", "--help"],
+        ["oc22", "--help"],
+        ["reproduce", "--help"],
+        ["report", "--help"],
+        ["configs", "--help"],
+        ["info", "--help"],
+        ["evaluate", "--help"],
+        ["fit-scale-factors", "--help"],
+        ["md17", "convert", "--help"],
+        ["oc22", "subset", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys\nfrom ocp_dc.cli import main\n"
+        f"try:\n    main({command!r})\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print('heavy:', sorted(set({HEAVY!r}).intersection(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+    assert "ocp-dc" in done.stdout or "ocp_dc" in done.stdout
+    assert done.stderr == ""

@@ -1,4 +1,8 @@
-"""Getting, converting and describing data; training reads the LMDBs with fairchem's own ``lmdb`` dataset."""
+"""Getting, converting and describing data.
+
+Training reads the LMDBs with fairchem's own ``lmdb`` dataset, or with ``md17_packed`` of
+:mod:`~ocp_dc.datasets.packed`.
+"""
 
 from importlib import import_module
 
@@ -7,6 +11,7 @@ _MODULE_OF = {
     "LabelStatistics": "ocp_dc.statistics",
     "Manifest": "ocp_dc.datasets.manifest",
     "MoleculeManifest": "ocp_dc.datasets.manifest",
+    "PackedDataset": "ocp_dc.datasets.packed",
     "StructuresManifest": "ocp_dc.datasets.manifest",
     "convert": "ocp_dc.datasets.molecule_conversion",
     "convert_structures": "ocp_dc.datasets.structure_conversion",

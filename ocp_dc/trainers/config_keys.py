@@ -113,7 +113,8 @@ def _check_one_label_scale(task: dict, dataset: dict) -> None:
 
 
 def _check_sources(dataset: dict) -> None:
-    if "lmdb" not in (dataset.get("train") or {}).get("format", "lmdb"):
+    name = (dataset.get("train") or {}).get("format", "lmdb")
+    if "lmdb" not in name and name != "md17_packed":
         return
     for name, source, _ in each_source(dataset):
         folder = Path(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
 import ocp_dc
+from ocp_dc.datasets.packed import collate, is_packed
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.models.scale_factors import read_scale_factors
 from ocp_dc.references import parse_reference_energy
@@ -109,6 +112,11 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             # as values, so that a checkpoint does not depend on a file
             self.config["model"]["scale_file"] = read_scale_factors(scale_file)
         super().load_model()
+
+    def get_dataloader(self, dataset: Dataset, sampler: Sampler, workers: int | None = None) -> DataLoader:
+        self.collater = partial(collate, **self.collater.keywords)
+        # to build a batch of arrays takes less than to receive it from a worker
+        return super().get_dataloader(dataset, sampler, 0 if is_packed(dataset) else workers)
 
     def load_extras(self) -> None:
         optim = self.config["optim"]

@@ -1,0 +1,176 @@
+"""Conformations of one molecule held as arrays, of which whole batches are taken by indexing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairchem.core.common.registry import registry
+from fairchem.core.datasets import LmdbDataset, data_list_collater
+from fairchem.core.datasets.base_dataset import BaseDataset
+from torch.utils.data import Dataset, Subset
+from torch_geometric.data import Batch, Data
+from tqdm import tqdm
+
+from ocp_dc.datasets.lmdb import RecordFile
+from ocp_dc.datasets.manifest import MoleculeManifest, read_manifest
+from ocp_dc.errors import InputError
+
+# what differs between conformations: tensors, whose first axis is joined in a batch, and the number of each
+TENSORS = ("pos", "force", "y", "cell")
+NUMBER = "fid"
+# fairchem's trainer reads these transforms; a dataset that is told them does nothing
+READ_BY_THE_TRAINER = {"normalizer", "element_references"}
+
+
+@registry.register_dataset("md17_packed")
+class PackedDataset(BaseDataset):
+    """fairchem's ``lmdb`` dataset for a molecule that this package has converted, read once and kept in memory.
+
+    ``dataset[i]`` is the record that ``lmdb`` gives, and :meth:`batch` the batch that fairchem makes of several, equal
+    in every field. Kept are positions, forces and cells (float32), energies (float64) and ``fid`` (int64): 24 A + 52
+    bytes for each conformation of A atoms. The files are only read, and closed again.
+
+    Args:
+        config: fairchem's ``dataset.train``; ``src`` is a split folder of ``ocp-dc md17 convert``, or the LMDB in it.
+
+    Raises:
+        InputError: the data are not of one molecule, or damaged, or ``config`` has a key for ``lmdb`` alone.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        _check_settings(config)
+        fields = _read_fields(_molecule_file(config["src"]))
+        self.num_samples = len(fields[NUMBER])
+        self._numbers = fields[NUMBER]
+        self._arrays = {
+            name: fields[field] for field in TENSORS for name in _names(field, config.get("key_mapping") or {})
+        }
+        self._record = LmdbDataset(config)[0]
+        self._batches: dict[tuple[int, bool], Batch] = {}
+
+    def __getitem__(self, index: int) -> Data:
+        row = int(self.indices[index])
+        record = self._copy_of(self._record)
+        for name, array in self._arrays.items():
+            record[name] = torch.from_numpy(array[row].copy())
+        record[NUMBER] = int(self._numbers[row])
+        if "id" in record:
+            record.id = _id(row)
+        return record
+
+    def __getitems__(self, indices: Sequence[int]) -> PackedRecords:
+        """What PyTorch's loader asks for, and hands to :func:`collate`."""
+        return PackedRecords(self, indices)
+
+    def batch(self, indices: Sequence[int], otf_graph: bool = False) -> Batch:
+        """What fairchem's ``data_list_collater`` makes of these records."""
+        rows = self.indices[np.asarray(indices)]
+        batch = self._copy_of(self._batch_of_size(len(rows), otf_graph))
+        for name, array in self._arrays.items():
+            batch[name] = torch.from_numpy(array[rows]).flatten(0, 1)
+        batch[NUMBER] = torch.from_numpy(self._numbers[rows])
+        if "id" in batch:
+            batch.id = [_id(row) for row in rows.tolist()]
+        return batch
+
+    def _batch_of_size(self, count: int, otf_graph: bool) -> Batch:
+        key = count, otf_graph
+        if key not in self._batches:
+            self._batches[key] = data_list_collater([self._record] * count, otf_graph=otf_graph)
+        return self._batches[key]
+
+    def _copy_of(self, graph: Data) -> Data:
+        """With values of its own in every field that all conformations share."""
+        own = copy.copy(graph)
+        for name, value in graph.items():
+            if name not in self._arrays:
+                own[name] = value.clone() if isinstance(value, torch.Tensor) else copy.copy(value)
+        return own
+
+
+class PackedRecords(Sequence):
+    """Records of a :class:`PackedDataset`, made when they are looked at."""
+
+    def __init__(self, dataset: PackedDataset, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Data:
+        return self.dataset[self.indices[position]]
+
+
+def collate(records: Sequence[Data], otf_graph: bool = False) -> Batch:
+    """fairchem's ``data_list_collater``, to which :class:`PackedRecords` need not be made."""
+    if isinstance(records, PackedRecords):
+        return records.dataset.batch(records.indices, otf_graph)
+    return data_list_collater(records, otf_graph=otf_graph)
+
+
+def is_packed(dataset: Dataset) -> bool:
+    """Whether it is a :class:`PackedDataset`, or a subset of one."""
+    return isinstance(dataset.dataset if isinstance(dataset, Subset) else dataset, PackedDataset)
+
+
+def _id(row: int) -> str:
+    """fairchem's, of a record in the first LMDB of a folder."""
+    return f"0_{row}"
+
+
+def _names(field: str, key_mapping: dict[str, str | list[str]]) -> list[str]:
+    names = key_mapping.get(field, field)
+    return [names] if isinstance(names, str) else names
+
+
+def _check_settings(config: dict[str, Any]) -> None:
+    if not isinstance(config["src"], str):
+        raise InputError(f"src is {config['src']!r}; a dataset of format md17_packed reads one folder")
+    unread = {f"transforms.{key}" for key in (config.get("transforms") or {}).keys() - READ_BY_THE_TRAINER}
+    if unread := sorted(unread | (config.keys() & {"shard", "total_shards"})):
+        raise InputError(f"{unread[0]} is not for a dataset of format md17_packed: remove it, or set format to lmdb")
+
+
+def _molecule_file(source: str) -> Path:
+    if not isinstance(read_manifest(source), MoleculeManifest):
+        raise InputError(
+            f"{source} has no manifest of one molecule, as ocp-dc md17 convert writes it: "
+            "set dataset.train.format to lmdb, not md17_packed"
+        )
+    files = sorted(Path(source).glob("*.lmdb")) if Path(source).is_dir() else [Path(source)]
+    if len(files) != 1:
+        raise InputError(f"{source} has {len(files)} LMDBs, not one: set dataset.train.format to lmdb, not md17_packed")
+    return files[0]
+
+
+def _read_fields(file: Path) -> dict[str, np.ndarray]:
+    """The fields that differ, all conformations of a file in one array, (N, …)."""
+    with RecordFile(file) as records:
+        first = records[0]
+        shared = {name: value for name, value in first.items() if name not in (*TENSORS, NUMBER)}
+        fields = {name: np.empty((len(records), *first[name].shape), first[name].numpy().dtype) for name in TENSORS}
+        fields[NUMBER] = np.empty(len(records), np.int64)
+        # told only where it takes longer than seconds
+        for row in tqdm(range(len(records)), desc=f"reading {file}", unit="conf", delay=2):
+            record = records[row]
+            _require_same_molecule(file, row, record, shared)
+            for name, array in fields.items():
+                array[row] = record[name]
+    return fields
+
+
+def _require_same_molecule(file: Path, row: int, record: Data, shared: dict[str, Any]) -> None:
+    for name, value in shared.items():
+        same = torch.equal(record[name], value) if isinstance(value, torch.Tensor) else record[name] == value
+        if not same:
+            raise InputError(
+                f"{file}: record {row} differs from the first in {name}: "
+                "set dataset.train.format to lmdb, not md17_packed"
+            )

@@ -25,6 +25,7 @@ TENSORS = ("pos", "force", "y", "cell")
 NUMBER = "fid"
 # fairchem's trainer reads these transforms; a dataset that is told them does nothing
 READ_BY_THE_TRAINER = {"normalizer", "element_references"}
+NOT_PACKED = "set dataset.train.format to lmdb"
 
 
 @registry.register_dataset("md17_packed")
@@ -56,13 +57,8 @@ class PackedDataset(BaseDataset):
 
     def __getitem__(self, index: int) -> Data:
         row = int(self.indices[index])
-        record = self._copy_of(self._record)
-        for name, array in self._arrays.items():
-            record[name] = torch.from_numpy(array[row].copy())
-        record[NUMBER] = int(self._numbers[row])
-        if "id" in record:
-            record.id = _id(row)
-        return record
+        fields = {name: torch.from_numpy(array[row].copy()) for name, array in self._arrays.items()}
+        return _filled(self._record, {**fields, NUMBER: int(self._numbers[row]), "id": _id(row)})
 
     def __getitems__(self, indices: Sequence[int]) -> PackedRecords:
         """What PyTorch's loader asks for, and hands to :func:`collate`."""
@@ -71,27 +67,19 @@ class PackedDataset(BaseDataset):
     def batch(self, indices: Sequence[int], otf_graph: bool = False) -> Batch:
         """What fairchem's ``data_list_collater`` makes of these records."""
         rows = self.indices[np.asarray(indices)]
-        batch = self._copy_of(self._batch_of_size(len(rows), otf_graph))
-        for name, array in self._arrays.items():
-            batch[name] = torch.from_numpy(array[rows]).flatten(0, 1)
-        batch[NUMBER] = torch.from_numpy(self._numbers[rows])
-        if "id" in batch:
-            batch.id = [_id(row) for row in rows.tolist()]
-        return batch
+        fields = {
+            name: torch.from_numpy(array.take(rows, axis=0).reshape(-1, *array.shape[2:]))
+            for name, array in self._arrays.items()
+        }
+        fields[NUMBER] = torch.from_numpy(self._numbers.take(rows))
+        fields["id"] = [_id(row) for row in rows.tolist()]
+        return _filled(self._batch_of_size(len(rows), otf_graph), fields)
 
     def _batch_of_size(self, count: int, otf_graph: bool) -> Batch:
         key = count, otf_graph
         if key not in self._batches:
             self._batches[key] = data_list_collater([self._record] * count, otf_graph=otf_graph)
         return self._batches[key]
-
-    def _copy_of(self, graph: Data) -> Data:
-        """With values of its own in every field that all conformations share."""
-        own = copy.copy(graph)
-        for name, value in graph.items():
-            if name not in self._arrays:
-                own[name] = value.clone() if isinstance(value, torch.Tensor) else copy.copy(value)
-        return own
 
 
 class PackedRecords(Sequence):
@@ -120,6 +108,18 @@ def is_packed(dataset: Dataset) -> bool:
     return isinstance(dataset.dataset if isinstance(dataset, Subset) else dataset, PackedDataset)
 
 
+def _filled(graph: Data, fields: dict[str, Any]) -> Data:
+    """A record or batch like this one, with these values where it has such fields, and copies of the others."""
+    filled = copy.copy(graph)
+    # set one by one, they would take PyG half of the time that a batch takes
+    filled._store._mapping = {name: fields[name] if name in fields else _own(value) for name, value in graph.items()}
+    return filled
+
+
+def _own(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else copy.copy(value)
+
+
 def _id(row: int) -> str:
     """fairchem's, of a record in the first LMDB of a folder."""
     return f"0_{row}"
@@ -135,18 +135,15 @@ def _check_settings(config: dict[str, Any]) -> None:
         raise InputError(f"src is {config['src']!r}; a dataset of format md17_packed reads one folder")
     unread = {f"transforms.{key}" for key in (config.get("transforms") or {}).keys() - READ_BY_THE_TRAINER}
     if unread := sorted(unread | (config.keys() & {"shard", "total_shards"})):
-        raise InputError(f"{unread[0]} is not for a dataset of format md17_packed: remove it, or set format to lmdb")
+        raise InputError(f"{unread[0]} is not for a dataset of format md17_packed: remove it, or {NOT_PACKED}")
 
 
 def _molecule_file(source: str) -> Path:
     if not isinstance(read_manifest(source), MoleculeManifest):
-        raise InputError(
-            f"{source} has no manifest of one molecule, as ocp-dc md17 convert writes it: "
-            "set dataset.train.format to lmdb, not md17_packed"
-        )
+        raise InputError(f"{source} has no manifest of one molecule, as ocp-dc md17 convert writes it; {NOT_PACKED}")
     files = sorted(Path(source).glob("*.lmdb")) if Path(source).is_dir() else [Path(source)]
     if len(files) != 1:
-        raise InputError(f"{source} has {len(files)} LMDBs, not one: set dataset.train.format to lmdb, not md17_packed")
+        raise InputError(f"{source} has {len(files)} LMDBs, not one; {NOT_PACKED}")
     return files[0]
 
 
@@ -154,23 +151,32 @@ def _read_fields(file: Path) -> dict[str, np.ndarray]:
     """The fields that differ, all conformations of a file in one array, (N, …)."""
     with RecordFile(file) as records:
         first = records[0]
-        shared = {name: value for name, value in first.items() if name not in (*TENSORS, NUMBER)}
+        if missing := [name for name in (*TENSORS, NUMBER) if name not in first]:
+            raise InputError(f"{file}: record 0 has no {', '.join(missing)}; {NOT_PACKED}")
         fields = {name: np.empty((len(records), *first[name].shape), first[name].numpy().dtype) for name in TENSORS}
         fields[NUMBER] = np.empty(len(records), np.int64)
         # told only where it takes longer than seconds
         for row in tqdm(range(len(records)), desc=f"reading {file}", unit="conf", delay=2):
             record = records[row]
-            _require_same_molecule(file, row, record, shared)
+            if differing := _not_shared(first, record):
+                raise InputError(f"{file}: record {row} differs from the first in {differing}; {NOT_PACKED}")
             for name, array in fields.items():
                 array[row] = record[name]
     return fields
 
 
-def _require_same_molecule(file: Path, row: int, record: Data, shared: dict[str, Any]) -> None:
-    for name, value in shared.items():
-        same = torch.equal(record[name], value) if isinstance(value, torch.Tensor) else record[name] == value
+def _not_shared(first: Data, record: Data) -> str | None:
+    """In what a record differs from the first though all conformations of a molecule have it in common."""
+    if record.keys() != first.keys():
+        return "its fields"
+    for name, value in first.items():
+        other = record[name]
+        if name in TENSORS:
+            same = other.shape == value.shape and other.dtype == value.dtype
+        elif isinstance(value, torch.Tensor):
+            same = torch.equal(other, value)
+        else:
+            same = name == NUMBER or other == value
         if not same:
-            raise InputError(
-                f"{file}: record {row} differs from the first in {name}: "
-                "set dataset.train.format to lmdb, not md17_packed"
-            )
+            return name
+    return None

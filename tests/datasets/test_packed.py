@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import shutil
 from functools import partial
@@ -184,14 +185,26 @@ def test_an_lmdb_without_a_manifest_is_refused(sample_data, tmp_path):
 def test_other_records_beside_the_manifest_are_refused(sample_data, tmp_path):
     folder = shutil.copytree(sample_data / "train", tmp_path / "train")
     with RecordFile(folder / "data.lmdb") as records:
-        first, second = records[0], records[1]
-    (folder / "data.lmdb").unlink()
-    second.tags[4] = 1
-    with RecordWriter(folder / "data.lmdb") as writer:
-        writer.put(first)
-        writer.put(second)
-    with pytest.raises(InputError, match=r"data\.lmdb: record 1 differs from the first in tags"):
-        PackedDataset(settings(folder))
+        first, tagged, wide, unlabelled = (records[row] for row in range(4))
+    tagged.tags[4] = 1
+    wide.pos = wide.pos.double()
+    del unlabelled.y
+
+    def refused(*records):
+        (folder / "data.lmdb").unlink()
+        with RecordWriter(folder / "data.lmdb") as writer:
+            for record in records:
+                writer.put(record)
+        with pytest.raises(InputError) as refusal:
+            PackedDataset(settings(folder))
+        gc.collect()
+        return str(refusal.value)
+
+    assert "data.lmdb: record 1 differs from the first in tags; set dataset.train.format" in refused(first, tagged)
+    assert "record 1 differs from the first in pos" in refused(first, wide)
+    assert "record 2 differs from the first in its fields" in refused(first, first, unlabelled)
+    assert "record 0 has no y" in refused(unlabelled)
+    assert "has no record 0" in refused()
     shutil.copy(folder / "data.lmdb", folder / "more.lmdb")
     with pytest.raises(InputError, match="has 2 LMDBs, not one"):
         PackedDataset(settings(folder))

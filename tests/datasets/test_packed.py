@@ -254,6 +254,18 @@ def test_training_is_that_on_lmdb_bit_for_bit(train_arguments, tmp_path, monkeyp
     assert_same_values(our_weights, their_weights)
 
 
+def test_a_run_continues_on_the_other_format(train_arguments, tmp_path):
+    def train(name, epochs, run_dir, *overrides):
+        overrides = (f"--dataset.train.format={name}", f"--optim.max_epochs={epochs}", *overrides)
+        run_fairchem("train", train_arguments("schnet_dc", *overrides, run_dir=tmp_path / run_dir))
+
+    train("lmdb", 2, "uninterrupted")
+    train("lmdb", 1, "continued", "--timestamp-id=run")
+    checkpoint = tmp_path / "continued" / "checkpoints" / "run" / "checkpoint.pt"
+    train("md17_packed", 2, "continued", "--timestamp-id=run", f"--checkpoint={checkpoint}")
+    assert_same_values(weights(tmp_path / "continued"), weights(tmp_path / "uninterrupted"))
+
+
 def test_fairchems_own_trainer_takes_it(train_arguments, tmp_path):
     for name in ("lmdb", "md17_packed"):
         overrides = ("--trainer=ocp", f"--dataset.train.format={name}", "--optim.max_epochs=1")

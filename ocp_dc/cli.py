@@ -95,8 +95,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: 0 success, 1 training diverged, 2 input that cannot be used, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # fairchem and what it needs warn of what their own future versions will do
+    # of which a user can do nothing: what fairchem and its needs will do in future, and the layout of small gradients
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
         if arguments and arguments[0] in FAIRCHEM_MODES:
             return _run_fairchem(arguments[0], arguments[1:])

@@ -38,7 +38,7 @@ def config_file(name: str) -> Path:
     if wanted not in known:
         similar = get_close_matches(wanted, known, n=3) or known[:1]
         raise InputError(
-            f"{name}: neither a file nor a config of this package (similar: {', '.join(similar)}; "
+            f"{name}: no such file, and no config of this package has that name (similar: {', '.join(similar)}; "
             "`ocp-dc configs` lists them all)"
         )
     return CONFIGS / f"{wanted}.yml"

@@ -54,7 +54,7 @@ def test_info(capsys):
     assert "torch_scatter" in printed
 
 
-HEAVY = ("torch", "fairchem", "torch_geometric", "ase", "numpy", "scipy", "matplotlib", "lmdb", "submitit", "tqdm")
+HEAVY = ("torch", "fairchem", "torch_geometric", "ase", "numpy", "scipy", "matplotlib", "lmdb", "submitit", "yaml")
 
 
 @pytest.mark.parametrize(

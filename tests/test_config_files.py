@@ -72,7 +72,7 @@ def test_an_unknown_name_is_told_similar_ones(name, similar):
     for find in (config_path, config_file, summary):
         with pytest.raises(InputError) as error:
             find(name)
-        assert str(error.value).startswith(f"{name}: neither a file nor a config")
+        assert str(error.value).startswith(f"{name}: no such file, and no config")
         assert similar in str(error.value)
 
 

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from ocp_dc.evaluation import EFWT_ENERGY_EV, EFWT_FORCE_EV_PER_ANGSTROM
 from ocp_dc.experiments.definitions import MOLECULES, Experiment, PaperValue
 from ocp_dc.experiments.plan import PREDICTIONS_NAME
+from ocp_dc.experiments.tables import training_conformations
 from ocp_dc.runs.rendering import Picture
 from ocp_dc.runs.results import Cell, Measure, RunResult
 from ocp_dc.units import ENERGY_UNITS_IN_EV
@@ -144,11 +145,6 @@ def plot_error_distribution(run: RunResult, predictions: Mapping[str, np.ndarray
         _plot_histogram(axes, predictions[key], limit)
         axes.set(xlabel=f"error of the {label}", ylabel="test conformations")
     return _png(figure)
-
-
-def training_conformations(cell: Cell) -> int:
-    """The number that a cell's runs were trained on; at a reduced scale not the experiment's."""
-    return cell.runs[0].description["split"]["sizes"]["train"]
 
 
 def _panels(count: int, title: str | None = None) -> tuple[Figure, Sequence[Axes]]:

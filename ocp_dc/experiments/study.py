@@ -21,14 +21,14 @@ from ocp_dc.experiments.definitions import (
 )
 from ocp_dc.experiments.plan import Run
 from ocp_dc.experiments.scales import SCALE_NAMES, scale_of
+from ocp_dc.experiments.tables import WITHIN_THRESHOLD, circumstances, figure_pictures, table_of
+from ocp_dc.runs.rendering import Picture
+from ocp_dc.runs.results import RunResult
+from ocp_dc.runs.running import Outcome
 from ocp_dc.runs.study import Study
 
 if TYPE_CHECKING:
     from ocp_dc.experiments.sources import Source
-    from ocp_dc.runs.rendering import Picture
-    from ocp_dc.runs.results import Results, RunResult
-    from ocp_dc.runs.running import Outcome
-    from ocp_dc.runs.tables import Table
 
 
 class ChemistryStudy(Study):
@@ -42,6 +42,8 @@ class ChemistryStudy(Study):
         "missing is downloaded (default OUT/downloads); for OC22 the folder of its S2EF-total LMDBs, a file of "
         f"labelled structures that ASE reads, or the word {SAMPLE_WORD} (the default at scales other than paper)"
     )
+    table, remarks, pictures = staticmethod(table_of), staticmethod(circumstances), staticmethod(figure_pictures)
+    run_measures = (WITHIN_THRESHOLD,)
     run_note = "EFwT: test conformations with energy within 0.02 eV and every force component within 0.03 eV/Å."
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:
@@ -83,8 +85,6 @@ class ChemistryStudy(Study):
 
     def prepare(self, runs: Sequence[Run]) -> tuple[list[Run], list[Outcome]]:
         """Converts what is missing."""
-        from ocp_dc.runs.running import Outcome
-
         ready, failed, errors = [], [], {}
         manifests = {}
         for run in runs:
@@ -101,27 +101,6 @@ class ChemistryStudy(Study):
         if not ready:
             raise next(iter(errors.values()))
         return ready, failed
-
-    @property
-    def run_measures(self) -> tuple:
-        from ocp_dc.experiments.tables import WITHIN_THRESHOLD
-
-        return (WITHIN_THRESHOLD,)
-
-    def table(self, target: str, results: Results) -> Table:
-        from ocp_dc.experiments.tables import table_of
-
-        return table_of(target, results)
-
-    def remarks(self, target: str, results: Results) -> list[str]:
-        from ocp_dc.experiments.tables import circumstances
-
-        return circumstances(self.table(target, results).cells(results))
-
-    def pictures(self, target: str, results: Results) -> list[Picture]:
-        from ocp_dc.experiments.tables import FIGURES, figure_pictures
-
-        return figure_pictures(target, results) if target in FIGURES else []
 
     def run_pictures(self, run: RunResult) -> list[Picture]:
         from ocp_dc.experiments.figures import run_pictures

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
-from ocp_dc.experiments import figures
 from ocp_dc.experiments.definitions import (
     COLUMNS,
     MD17,
@@ -113,7 +112,11 @@ def _table_cells(table: Table, results: Results) -> list[Experiment]:
 
 
 def figure_pictures(target: str, results: Results) -> list[Picture]:
-    """Fig. 1 for each molecule, as others than the paper's may be asked for; Fig. 2 for all."""
+    """Fig. 1 for each molecule, as others than the paper's may be asked for; Fig. 2 for all; tables have none."""
+    if target not in FIGURES:
+        return []
+    from ocp_dc.experiments import figures
+
     table = TABLES[target]
     cells = {
         molecule: [(each, cell) for each in experiments if (cell := results.cell(each.cell)).runs]
@@ -136,6 +139,11 @@ def figure_pictures(target: str, results: Results) -> list[Picture]:
     return [Picture("fig2", caption, figures.plot_sizes(of_molecules, known, shown))]
 
 
+def training_conformations(cell: Cell) -> int:
+    """The number that a cell's runs were trained on; at a reduced scale not the experiment's."""
+    return cell.runs[0].description["split"]["sizes"]["train"]
+
+
 def _figure_groups(table: Table, results: Results) -> Iterator[tables.Group]:
     number = len(table.sizes or table.betas)
     for molecule, experiments in _by_molecule(table, results).items():
@@ -150,7 +158,7 @@ def _figure_columns(table: Table, results: Results) -> list[str]:
     cells = [(each.train_size, results.cell(each.cell)) for each in _figure_cells(table, results)]
     titles = []
     for size in table.sizes:
-        ours = sorted({figures.training_conformations(cell) for of, cell in cells if of == size and cell.runs} - {size})
+        ours = sorted({training_conformations(cell) for of, cell in cells if of == size and cell.runs} - {size})
         titles.append(f"{size:,}" + (f" (ours {', '.join(f'{count:,}' for count in ours)})" if ours else ""))
     return titles
 
@@ -181,11 +189,10 @@ def _settings(table: Table) -> str:
 # --- what is to be said about them ----------------------------------------------------------------------------------
 
 
-def circumstances(cells: Iterable[Cell]) -> list[str]:
+def circumstances(target: str, results: Results) -> list[str]:
     """Scale, conformations, how they were split, epochs, data, seeds, and which runs diverged."""
-    runs = sorted(
-        (run for cell in cells for run in cell.runs), key=lambda run: list(COLUMNS).index(run.description["molecule"])
-    )
+    runs = [run for cell in table_of(target, results).cells(results) for run in cell.runs]
+    runs.sort(key=lambda run: list(COLUMNS).index(run.description["molecule"]))
     molecules: dict[str, dict[str, None]] = {}
     sources = {}
     for run in runs:
@@ -203,7 +210,7 @@ def circumstances(cells: Iterable[Cell]) -> list[str]:
 
 def _circumstance(run: RunResult) -> str:
     description, split = run.description, run.description["split"]
-    names: Sequence[str] = [name for name in SPLIT_VERBS if name in split["sizes"]]
+    names = [name for name in SPLIT_VERBS if name in split["sizes"]]
     sizes = " / ".join(f"{split['sizes'][name]:,}" for name in names)
     if split["method"] == "random":
         drawn = f"drawn at random with seed {split['seed']}"

@@ -6,20 +6,22 @@ import argparse
 import math
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocp_dc.errors import InputError
+from ocp_dc.runs.plan import PlannedRun, format_plan
+from ocp_dc.runs.records import DONE, is_done, read_record
+from ocp_dc.runs.report import FORMATS, print_table, run_report
+from ocp_dc.runs.running import PATIENCE, Outcome, default_jobs, format_outcome, run_all
 from ocp_dc.runs.study import Study, studies, study_of
 
 if TYPE_CHECKING:
-    from ocp_dc.runs.plan import PlannedRun
-    from ocp_dc.runs.running import Outcome
     from ocp_dc.runs.slurm import SlurmSettings
 
-REPORT_FORMATS = ("md", "csv", "html", "png")
 SLURM_FLAGS = {
     "partition": (str, "partition"),
     "account": (str, "account"),
@@ -68,31 +70,18 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
     report = subparsers.add_parser("report", help="tables and figures of finished runs, beside the paper's")
     report.add_argument("out", metavar="OUT", type=Path, help="the --out of `ocp-dc reproduce`")
     report.add_argument("--target", choices=[*targets, "all"], default="all", help="default: all that has runs")
-    report.add_argument(
-        "--format", choices=REPORT_FORMATS, default="md", help="default md; png writes only the figures"
-    )
+    report.add_argument("--format", choices=FORMATS, default="md", help="default md; png writes only the figures")
     report.add_argument(
         "--to",
         metavar="PATH",
         type=Path,
         help="file to write (default OUT/report.FORMAT), with a folder figures beside it for md; a folder for png",
     )
-    report.set_defaults(func=_report, known_targets=targets)
-
-
-def _report(args: argparse.Namespace) -> int:
-    from ocp_dc.runs.report import run_report
-
-    return run_report(args)
+    report.set_defaults(func=run_report, known_targets=targets)
 
 
 def run_reproduce(args: argparse.Namespace) -> int:
     """0: every run has a result (diverging is one); 1: some failed, were killed or are another process's."""
-    from ocp_dc.runs.plan import format_plan
-    from ocp_dc.runs.report import print_table
-    from ocp_dc.runs.running import default_jobs, run_all
-    from ocp_dc.runs.slurm import PATIENCE
-
     study = study_of(args.target)
     settings = _check(args, study)
     out = (args.out or Path("runs") / args.scale).resolve()
@@ -138,7 +127,6 @@ def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
 
 
 def _submit(runs: Sequence[PlannedRun], settings: SlurmSettings, out: Path) -> None:
-    from ocp_dc.runs.records import is_done, read_record
     from ocp_dc.runs.slurm import submit
 
     folders = [run.folder for run in runs if not is_done(read_record(run.folder / "result.json"))]
@@ -148,12 +136,8 @@ def _submit(runs: Sequence[PlannedRun], settings: SlurmSettings, out: Path) -> N
 
 
 def _summarize(outcomes: Sequence[Outcome]) -> int:
-    from ocp_dc.runs.records import DONE
-    from ocp_dc.runs.running import format_outcome
-
-    counts: dict[str, int] = {}
+    counts = Counter(outcome.status for outcome in outcomes)
     for outcome in outcomes:
-        counts[outcome.status] = counts.get(outcome.status, 0) + 1
         if outcome.status != "finished":
             print(format_outcome(outcome))
     print(", ".join(f"{number} {status}" for status, number in counts.items()))

@@ -15,6 +15,7 @@ from ocp_dc.runs.results import Cell, Measure, Results, RunResult, read_results
 from ocp_dc.runs.study import Study, study_of
 from ocp_dc.runs.tables import Table, runs_section, table_section
 
+FORMATS = ("md", "csv", "html", "png")
 TITLE = "Our runs beside the paper's"
 
 

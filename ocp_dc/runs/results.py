@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from ocp_dc.errors import InputError
 from ocp_dc.runs.records import is_done, last_logged_step, read_record
 
@@ -43,15 +41,14 @@ class RunResult:
         """The steps taken, or the one at which the run diverged or failed."""
         return self.record["step"] if self.record else last_logged_step(self.folder / self.description["log"])
 
-    def logged(self, key: str, **match: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps (L,) and values (L,) of a key in the run's log, from the lines that have ``match`` in them."""
+    def logged(self, key: str, **match: str) -> tuple[list[int], list[float]]:
+        """Steps and values of a key in the run's log, from the lines that have ``match`` in them."""
         path = self.folder / self.description["log"]
         # the last piece is empty, or a line that is being written
         lines = path.read_text().split("\n")[:-1] if path.is_file() else []
         records = [record for record in map(json.loads, lines) if match.items() <= record.items()]
-        found = [(record["step"], record[key]) for record in records if record.get(key) is not None]
-        steps, values = np.array(found, dtype=float).reshape(-1, 2).T
-        return steps, values
+        found = [record for record in records if record.get(key) is not None]
+        return [record["step"] for record in found], [record[key] for record in found]
 
 
 @dataclass(frozen=True)

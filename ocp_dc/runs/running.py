@@ -20,6 +20,8 @@ from ocp_dc.runs.rendering import format_number
 
 WORKER = (sys.executable, "-m", "ocp_dc.runs.worker")
 POLL_SECONDS = 0.5
+# for which the remains of a preempted job may still hold its run
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True)

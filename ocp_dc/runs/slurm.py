@@ -12,12 +12,10 @@ import yaml
 from submitit.helpers import Checkpointable
 
 from ocp_dc.errors import InputError
-from ocp_dc.runs.running import run_all
+from ocp_dc.runs.running import PATIENCE, run_all
 
 # a job that exceeds its time is put in the queue again this often
 MAX_TIMEOUTS = 20
-# seconds for which the remains of a preempted job may still hold its run
-PATIENCE = 120.0
 
 
 @dataclass(frozen=True)

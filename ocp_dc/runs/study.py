@@ -7,17 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import ocp_dc
 from ocp_dc.errors import InputError
-
-if TYPE_CHECKING:
-    from ocp_dc.runs.plan import PlannedRun
-    from ocp_dc.runs.rendering import Picture
-    from ocp_dc.runs.results import Measure, Results, RunResult
-    from ocp_dc.runs.running import Outcome
-    from ocp_dc.runs.tables import Table
+from ocp_dc.runs.plan import PlannedRun
+from ocp_dc.runs.rendering import Picture
+from ocp_dc.runs.results import Measure, Results, RunResult
+from ocp_dc.runs.running import Outcome
+from ocp_dc.runs.tables import Table
 
 
 class Study(ABC):

@@ -12,7 +12,10 @@ from ocp_dc.runs.results import Cell, Measure, Results, RunResult
 # the sentences of a legend
 SPREAD = "± is the standard deviation over seeds; n, the number of seeds that finished, is given where not all did."
 BEST = "The better of a model and model* of ours is {best}."
-MARKS = "✓: the method (*) improves on its baseline here as in the paper, or does not in either; ✗: it is the other way round."
+MARKS = (
+    "✓: the method (*) improves on its baseline here as in the paper, or does not in either; ✗: it is the other way "
+    "round."
+)
 NONE = f"{MISSING}: no result yet. NaN: training diverged."
 
 

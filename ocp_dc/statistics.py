@@ -93,6 +93,17 @@ class LabelAccumulator:
             rescaling_constant=rescaling_constant(max_abs_label),
         )
 
+    def to_dict(self) -> dict:
+        """What has been collected, for JSON."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, state: dict) -> LabelAccumulator:
+        """One that has collected what :meth:`to_dict` says."""
+        accumulator = cls()
+        vars(accumulator).update(state)
+        return accumulator
+
 
 @dataclass(frozen=True)
 class AtomStatistics:
@@ -118,14 +129,14 @@ class AtomAccumulator:
     """Collects :class:`AtomStatistics` structure by structure."""
 
     def __init__(self) -> None:
-        self._elements: Counter[int] = Counter()
+        self._elements: set[int] = set()
         self._sizes: Counter[int] = Counter()
         self._fixed_atoms = 0
         self._periodic_along: Counter[str] = Counter()
 
     def add(self, atomic_numbers: np.ndarray, fixed: np.ndarray, pbc: np.ndarray) -> None:
         """Takes a structure: atomic numbers (A,), 1 for fixed atoms (A,), periodic along each lattice vector (3,)."""
-        self._elements.update(atomic_numbers.tolist())
+        self._elements.update(np.unique(atomic_numbers).tolist())
         self._sizes[len(atomic_numbers)] += 1
         self._fixed_atoms += int(np.count_nonzero(fixed))
         letters = "".join(letter for letter, periodic in zip(LATTICE_VECTORS, pbc, strict=True) if periodic)
@@ -133,8 +144,10 @@ class AtomAccumulator:
 
     def merge(self, other: AtomAccumulator) -> None:
         """Takes what another one has collected."""
-        for name, collected in vars(other).items():
-            vars(self)[name] += collected
+        self._elements |= other._elements
+        self._sizes += other._sizes
+        self._fixed_atoms += other._fixed_atoms
+        self._periodic_along += other._periodic_along
 
     def statistics(self) -> AtomStatistics:
         """Of all that has been added, which must be something."""
@@ -146,3 +159,17 @@ class AtomAccumulator:
             fixed_atoms=self._fixed_atoms,
             periodic_along=dict(sorted(self._periodic_along.items())),
         )
+
+    def to_dict(self) -> dict:
+        """What has been collected, for JSON."""
+        return {**vars(self), "_elements": sorted(self._elements), "_sizes": sorted(self._sizes.items())}
+
+    @classmethod
+    def from_dict(cls, state: dict) -> AtomAccumulator:
+        """One that has collected what :meth:`to_dict` says."""
+        accumulator = cls()
+        accumulator._elements = set(state["_elements"])
+        accumulator._sizes = Counter(dict(state["_sizes"]))
+        accumulator._fixed_atoms = state["_fixed_atoms"]
+        accumulator._periodic_along = Counter(state["_periodic_along"])
+        return accumulator

@@ -6,7 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import threading
@@ -29,7 +28,7 @@ from ocp_dc.datasets.lmdb import RecordFile
 from ocp_dc.datasets.shard_tree import ShardFolder, structure_of
 from ocp_dc.datasets.shard_writing import ShardContents, ShardWriter, shard_name, write_metadata
 from ocp_dc.errors import InputError
-from ocp_dc.files import replace_text, replacing
+from ocp_dc.files import replace_text
 from ocp_dc.locks import file_lock
 
 POLL_SECONDS = 0.2
@@ -88,7 +87,7 @@ class _Shard:
         return self.file.exists() and self.contents_file.exists()
 
     def contents(self) -> ShardContents:
-        return pickle.loads(self.contents_file.read_bytes())
+        return ShardContents.from_dict(json.loads(self.contents_file.read_text("utf-8")))
 
     def write(self, after_each: Callable[[], None]) -> None:
         """Writes the shard; ``after_each`` record it calls that."""
@@ -99,8 +98,7 @@ class _Shard:
                     for row in rows.tolist():
                         writer.add(structure_of(records.file, row, records[row]), number, row)
                         after_each()
-        with replacing(self.contents_file) as partial:
-            partial.write_bytes(pickle.dumps(writer.contents))
+        replace_text(self.contents_file, json.dumps(writer.contents.to_dict()))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,32 @@ class ShardContents:
     """What the metadata and the manifest need to know of the records of a shard, in order.
 
     Attributes:
-        metadata: of each record ``natoms``; ``neighbors``, the number of its stored edges, empty where none are
-            stored; ``source_file`` and ``source_index``, see :class:`~ocp_dc.datasets.manifest.StructuresManifest`.
+        natoms: of each record.
+        neighbors: number of stored edges of each record; empty where none are stored.
+        source_file, source_index: where each record is from, see :class:`~ocp_dc.datasets.manifest.StructuresManifest`.
         labels, atoms: of all.
     """
 
-    metadata: dict[str, array] = field(default_factory=lambda: {name: array("q") for name in METADATA_ARRAYS})
+    natoms: array = field(default_factory=partial(array, "q"))
+    neighbors: array = field(default_factory=partial(array, "q"))
+    source_file: array = field(default_factory=partial(array, "q"))
+    source_index: array = field(default_factory=partial(array, "q"))
     labels: LabelAccumulator = field(default_factory=LabelAccumulator)
     atoms: AtomAccumulator = field(default_factory=AtomAccumulator)
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in METADATA_ARRAYS}
+        return {**arrays, "labels": self.labels.to_dict(), "atoms": self.atoms.to_dict()}
+
+    @classmethod
+    def from_dict(cls, contents: dict) -> ShardContents:
+        """What :meth:`to_dict` has been made of."""
+        return cls(
+            **{name: array("q", contents[name]) for name in METADATA_ARRAYS},
+            labels=LabelAccumulator.from_dict(contents["labels"]),
+            atoms=AtomAccumulator.from_dict(contents["atoms"]),
+        )
 
 
 class ShardWriter(RecordWriter):
@@ -82,21 +101,24 @@ class ShardWriter(RecordWriter):
         if self.count and self.count % RECORDS_PER_COMMIT == 0:
             self.commit()
         self.put(graph)
-        self._note(natoms=graph.natoms, source_file=source_file, source_index=source_index)
-        self.contents.labels.add(np.array([structure.energy]), np.asarray(structure.forces, np.float64))
-        self.contents.atoms.add(structure.atomic_numbers, structure.fixed, structure.pbc)
+        contents = self.contents
+        contents.natoms.append(graph.natoms)
+        contents.source_file.append(source_file)
+        contents.source_index.append(source_index)
+        contents.labels.add(np.array([structure.energy]), np.asarray(structure.forces, np.float64))
+        contents.atoms.add(structure.atomic_numbers, structure.fixed, structure.pbc)
 
     def _add_edges(self, graph: Data) -> None:
-        edges, natoms = self._edges, torch.tensor([graph.natoms])
         graph.edge_index, offsets, neighbors = periodic_edges(
-            graph.pos, graph.cell, graph.pbc, natoms, edges.cutoff, edges.max_neighbors
+            graph.pos,
+            graph.cell,
+            graph.pbc,
+            torch.tensor([graph.natoms]),
+            self._edges.cutoff,
+            self._edges.max_neighbors,
         )
         graph.cell_offsets = offsets.long()
-        self._note(neighbors=int(neighbors))
-
-    def _note(self, **metadata: int) -> None:
-        for name, value in metadata.items():
-            self.contents.metadata[name].append(value)
+        self.contents.neighbors.append(int(neighbors))
 
 
 def shard_name(index: int) -> str:
@@ -114,7 +136,7 @@ def write_metadata(folder: Path, shards: Sequence[ShardContents]) -> None:
     """Writes ``metadata.npz``: ``natoms`` and, with stored edges, ``neighbors`` (N,), and where records are from."""
     arrays = {}
     for name in METADATA_ARRAYS:
-        values = np.concatenate([np.array(shard.metadata[name], np.int64) for shard in shards])
+        values = np.concatenate([np.array(getattr(shard, name), np.int64) for shard in shards])
         if len(values):
             arrays[name] = values
     np.savez_compressed(folder / METADATA_NAME, **arrays)

@@ -153,10 +153,16 @@ class EdgesMixin:
     the converters store them. ``use_pbc_single`` builds periodic edges one structure at a time, to save memory.
 
     Energies and forces then depend neither on which image of an atom is given nor, while no atom has more than
-    ``max_neighbors`` neighbours, on the choice of a crystal's cell. Beyond that the limit cuts, as fairchem's models
-    have it, strictly: equally near neighbours are kept or left by chance. Edges stored from ``periodic_edges`` with
-    ``strict=False`` avoid that.
+    ``max_neighbors`` neighbours, on the choice of a crystal's cell. Beyond that the limit cuts strictly, as fairchem's;
+    edges stored from ``periodic_edges`` with ``strict=False`` keep whole shells.
     """
+
+    def choose_edges(
+        self, cutoff: float, max_neighbors: int, use_pbc: bool, use_pbc_single: bool, otf_graph: bool
+    ) -> None:
+        """Sets what fairchem's own models keep of these settings."""
+        self.cutoff, self.max_neighbors = cutoff, max_neighbors
+        self.use_pbc, self.use_pbc_single, self.otf_graph = use_pbc, use_pbc_single, otf_graph
 
     def generate_graph(self, data) -> GraphData:
         """The edges of a batch, with their vectors r_ij in the precision of ``data.pos``, differentiable by it.
@@ -202,15 +208,12 @@ class EdgesMixin:
 
 def _one_at_a_time(
     pos: Tensor, cell: Tensor, pbc: Tensor, natoms: Tensor, cutoff: float, max_neighbors: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`periodic_edges` returns of the batch, from a search in each structure."""
-    first_atoms = natoms.cumsum(0) - natoms
-    edges, offsets, neighbors = zip(
-        *(
-            periodic_edges(of_atoms, cell[[k]], pbc[[k]], natoms[[k]], cutoff, max_neighbors)
-            for k, of_atoms in enumerate(pos.split(natoms.tolist()))
-        ),
-        strict=True,
-    )
-    edge_index = torch.cat([of_one + first for of_one, first in zip(edges, first_atoms, strict=True)], dim=1)
-    return edge_index, torch.cat(offsets), torch.cat(neighbors)
+) -> tuple[Tensor, Tensor]:
+    """``edge_index`` and ``cell_offsets`` of :func:`periodic_edges`, from a search in each structure."""
+    edges, offsets, first = [], [], 0
+    for k, of_atoms in enumerate(pos.split(natoms.tolist())):
+        edge_index, cell_offsets, _ = periodic_edges(of_atoms, cell[[k]], pbc[[k]], natoms[[k]], cutoff, max_neighbors)
+        edges.append(edge_index + first)
+        offsets.append(cell_offsets)
+        first += len(of_atoms)
+    return torch.cat(edges, dim=1), torch.cat(offsets)

@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ocp_dc.runs.rendering import format_table
 from ocp_dc.runs.results import Results, RunResult, read_results
+from ocp_dc.terminal import format_table
 
 COMMAND = "reproduce table1 --model schnet --scale quickstart --data sample --with-recommended --out"
 RUNS = {

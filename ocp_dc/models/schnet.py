@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fairchem.core.common.registry import registry
 from fairchem.core.models.schnet import SchNetWrap
@@ -10,36 +10,23 @@ from torch import Tensor
 
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.variants import replace_model_activations
+from ocp_dc.models.variants import MOLECULE_EDGES, Variant
 
 
 @registry.register_model("schnet_irelu")
-class SchNetIReLU(GradientForces, EdgesMixin, SchNetWrap):
+class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
     """fairchem's ``schnet`` with its shifted softplus replaced by an integrated activation (paper, Sec. 4.1).
 
     The sites are the filter networks, the interaction blocks and the output block: the same for both values of
-    ``activation_scope``. With ``activation: original`` and the same weights, energies, forces and parameter gradients
-    are those of fairchem's ``schnet``.
+    ``activation_scope``.
 
-    It takes what every model takes (:mod:`ocp_dc.models`), except ``denormalize``, and:
-
-    Args:
-        **settings: fairchem's: ``hidden_channels``, ``num_filters``, ``num_interactions``, ``num_gaussians``,
-            ``readout`` (``sum`` or ``mean``).
+    It takes what every model takes (:mod:`ocp_dc.models`), and fairchem's ``hidden_channels``, ``num_filters``,
+    ``num_interactions``, ``num_gaussians`` and ``readout`` (``sum`` or ``mean``).
     """
 
     activation_sites: ClassVar = {"paper": None, "all": None}
-
-    def __init__(
-        self,
-        activation: str = "irelu",
-        activation_scope: str = "paper",
-        use_pbc: bool = False,
-        otf_graph: bool = True,
-        **settings: Any,
-    ) -> None:
-        super().__init__(use_pbc=use_pbc, otf_graph=otf_graph, **settings)
-        self.replaced_activations = replace_model_activations(self, activation, activation_scope)
+    defaults: ClassVar = MOLECULE_EDGES
+    without_normalization: ClassVar = "SchNet"
 
     def _forward(self, data) -> Tensor:
         graph = self.generate_graph(data)

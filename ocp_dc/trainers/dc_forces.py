@@ -68,12 +68,9 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         dataset: dict[str, Any],
         optimizer: dict[str, Any],
         loss_functions: list[dict[str, Any]],
-        evaluation_metrics: dict[str, Any],
         identifier: str,
-        local_rank: int,
         timestamp_id: str | None = None,
         run_dir: str | None = None,
-        cpu: bool = False,
         **fairchem_settings: Any,
     ) -> None:
         check_trainer_config(task, model, outputs, dataset, optimizer, loss_functions)
@@ -90,12 +87,9 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             dataset=dataset,
             optimizer=optimizer,
             loss_functions=loss_functions,
-            evaluation_metrics=evaluation_metrics,
             identifier=identifier,
-            local_rank=local_rank,
             timestamp_id=timestamp_id or unused_run_id(Path(run_dir or "."), identifier),
             run_dir=run_dir,
-            cpu=cpu,
             **fairchem_settings,
         )
         self.config["cmd"]["ocp_dc_version"] = ocp_dc.__version__
@@ -326,8 +320,6 @@ class DerivativeConstrainedTrainer(OCPTrainer):
 
 def _ids(batch: Batch) -> list[str]:
     """The structures of a batch as fairchem names them: ``sid`` or ``sid_fid``."""
-    sids = batch.sid.tolist() if isinstance(batch.sid, Tensor) else batch.sid
-    if "fid" not in batch:
-        return [str(sid) for sid in sids]
-    fids = batch.fid.tolist() if isinstance(batch.fid, Tensor) else batch.fid
-    return [f"{sid}_{fid}" for sid, fid in zip(sids, fids, strict=True)]
+    names = [batch[key] for key in ("sid", "fid") if key in batch]
+    columns = [values.tolist() if isinstance(values, Tensor) else values for values in names]
+    return ["_".join(map(str, words)) for words in zip(*columns, strict=True)]

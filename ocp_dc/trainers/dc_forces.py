@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fairchem.core.modules.exponential_moving_average import ExponentialMovingAv
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch_geometric.data import Batch
 from tqdm import tqdm
@@ -188,7 +190,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         total = optim["max_epochs"] * epoch_steps
         saved_step = self.step
         hidden = not distutils.is_master()
-        with tqdm(total=total, initial=self.step, desc="training", unit="step", disable=hidden) as bar:
+        bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=hidden)
+        with bar, self._without_needless_exchange():
             for epoch in range(self.step // epoch_steps, optim["max_epochs"]):
                 first = self.step % epoch_steps
                 self.train_sampler.set_epoch_and_start_iteration(epoch, first)
@@ -203,6 +206,11 @@ class DerivativeConstrainedTrainer(OCPTrainer):
                         saved_step = self.step
         if saved_step != self.step:
             self.save()
+
+    def _without_needless_exchange(self) -> AbstractContextManager:
+        """Of a process that trains alone: it would send buffers and gradients to itself at every step."""
+        alone = isinstance(self.model, DistributedDataParallel) and distutils.get_world_size() == 1
+        return self.model.no_sync() if alone else nullcontext()
 
     def _train_step(self, batch: Batch, bar: tqdm) -> None:
         self.model.train()
@@ -220,16 +228,18 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             self.scheduler.step()
 
     def _log_training(self, bar: tqdm) -> None:
+        """Every ``print_every`` steps, means over these."""
         bar.update()
+        if self.step % self.config["cmd"]["print_every"]:
+            return
         values = {name: float(metric["metric"]) for name, metric in self.metrics.items()}
         values.update(lr=self.scheduler.get_lr(), epoch=self.epoch)
         if self.logger is not None:
             self.logger.log({**values, "step": self.step}, step=self.step, split="train")
-        if self.step % self.config["cmd"]["print_every"] == 0:
-            shown = {name: f"{value:.3g}" for name, value in values.items() if name in SHOWN_METRICS}
-            bar.set_postfix(shown, refresh=False)
-            self._log_metrics("train", values)
-            self.metrics = {}
+        shown = {name: f"{value:.3g}" for name, value in values.items() if name in SHOWN_METRICS}
+        bar.set_postfix(shown, refresh=False)
+        self._log_metrics("train", values)
+        self.metrics = {}
 
     def _validate_and_keep_best(self, primary_metric: str, disable_tqdm: bool) -> None:
         val_metrics = self.validate(split="val", disable_tqdm=disable_tqdm)

@@ -4,12 +4,12 @@
     python scripts/benchmark_training.py --model schnet --width small --threads 1
     python scripts/benchmark_training.py --model schnet --width published --threads 2 --activation original --steps 10
 
-A step is all of it: loading and collating 20 conformations, forward, loss, metrics, backward, checks, optimizer, logging.
+A step is all of it: loading and collating 20 conformations, forward, loss, metrics, backward, checks, optimizer, log.
 Both trainers run in this process, alternately, an epoch of --steps steps each, --repeats times. The first of these is
 not counted, nor are an epoch's first and last step (starting the loader, saving). The ratio is that of the medians over
 the epochs; in brackets, its range over the repeats.
 
-"matrix products" is the time that mm, addmm, bmm and baddbmm of the shapes and strides of a step take alone: what a step
+"matrix products" is the time that mm, addmm, bmm and baddbmm of the shapes and strides of a step take alone: what it
 cannot beat. "operations" are the aten operations of a step. Fairchem has no CGCNN and no ForceNet: they run alone.
 """
 

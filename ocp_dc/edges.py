@@ -145,6 +145,34 @@ def molecule_edges(
     return torch.stack([sender, receiver]), neighbors
 
 
+def one_of_each_pair(edge_index: Tensor, cell_offsets: Tensor | None = None) -> Tensor | None:
+    """Which edges stand for the undirected pairs: of j → i with offset n and i → j with −n, the one with j < i.
+
+    Args:
+        edge_index: (2, E), rows j and i; no edge twice.
+        cell_offsets: (E, 3), whole numbers; None where there are no images. Of an atom's edges to its own images,
+            those stand whose first offset other than 0 is positive.
+
+    Returns:
+        (E / 2,) indices; None where an edge lacks its reverse, as ``max_neighbors`` and stored edges may have it.
+    """
+    sender, receiver = edge_index
+    half = edge_index.shape[1] // 2
+    atoms = int(edge_index.max()) + 1 if half else 0
+    first, ahead, behind = sender < receiver, receiver * atoms + sender, sender * atoms + receiver
+    if cell_offsets is not None:
+        offsets = cell_offsets.long()
+        base = 2 * int(offsets.abs().max()) + 1 if half else 1
+        # the sign of this number is that of the first offset other than 0
+        image = (offsets[:, 0] * base + offsets[:, 1]) * base + offsets[:, 2]
+        first = first | ((sender == receiver) & (image > 0))
+        ahead, behind = ahead * base**3 + image, behind * base**3 - image
+    (pairs,) = first.nonzero(as_tuple=True)
+    if 2 * len(pairs) != edge_index.shape[1]:
+        return None
+    return pairs if torch.equal(ahead[pairs].sort().values, behind[~first].sort().values) else None
+
+
 class EdgesMixin:
     """Edges for the models; put it before fairchem's class.
 
@@ -170,7 +198,21 @@ class EdgesMixin:
         Raises:
             InputError: there are no edges in the data and ``otf_graph`` is False; or see :func:`periodic_edges`.
         """
+        return self._graph(data, *self._edges(data))
+
+    def generate_pairs(self, data) -> tuple[GraphData, bool]:
+        """As :meth:`generate_graph`, of one edge for each undirected pair; and True.
+
+        Where an edge lacks its reverse (:func:`one_of_each_pair`), of all edges; and False.
+        """
         edge_index, cell_offsets = self._edges(data)
+        pairs = one_of_each_pair(edge_index, cell_offsets)
+        if pairs is None:
+            return self._graph(data, edge_index, cell_offsets), False
+        return self._graph(data, edge_index[:, pairs], None if cell_offsets is None else cell_offsets[pairs]), True
+
+    @staticmethod
+    def _graph(data, edge_index: Tensor, cell_offsets: Tensor | None) -> GraphData:
         sender, receiver = edge_index
         structure = data.batch[receiver]
         vectors = data.pos[sender] - data.pos[receiver]

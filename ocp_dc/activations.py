@@ -264,13 +264,5 @@ class ShiftedSoftplus(nn.Module):
         return "log(1 + exp(x)) - ln 2"
 
 
-for _name, _factory in {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "softplus": nn.Softplus,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-}.items():
-    register_activation(_name)(_factory)
+_FACTORIES |= {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
+_FACTORIES |= {"softplus": nn.Softplus, "tanh": nn.Tanh}

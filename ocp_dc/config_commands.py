@@ -6,14 +6,11 @@ import argparse
 
 from ocp_dc.config_files import CONFIGS, config_file, config_names, summary
 from ocp_dc.errors import InputError
+from ocp_dc.terminal import format_table
 
 
 def add_config_commands(subparsers: argparse._SubParsersAction) -> None:
-    """Adds ``configs``.
-
-    It sets ``func``, which takes the parsed arguments, returns the exit status and raises
-    :class:`~ocp_dc.errors.InputError` for what the user can cure.
-    """
+    """Adds ``configs [NAME]``; see :func:`~ocp_dc.info.add_info_command`."""
     parser = subparsers.add_parser("configs", help="list the configs of this package, or print one")
     parser.add_argument(
         "name", metavar="NAME", nargs="?", help="print this one with its includes, such as md17/schnet_dc"
@@ -35,9 +32,7 @@ def _configs(args: argparse.Namespace) -> int:
 
 
 def _listing() -> str:
-    names = config_names()
-    width = max(map(len, names))
-    return "\n".join([*(f"{name:<{width}}  {summary(name)}" for name in names), f"in {CONFIGS}"])
+    return f"{format_table([(name, summary(name)) for name in config_names()])}\nin {CONFIGS}"
 
 
 def _resolved(name: str) -> str:

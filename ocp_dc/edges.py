@@ -145,6 +145,34 @@ def molecule_edges(
     return torch.stack([sender, receiver]), neighbors
 
 
+def one_of_each_pair(edge_index: Tensor, cell_offsets: Tensor | None = None) -> Tensor | None:
+    """Which edges stand for the undirected pairs: of j → i with offset n and i → j with −n, the one with j < i.
+
+    Args:
+        edge_index: (2, E), rows j and i; no edge twice.
+        cell_offsets: (E, 3), whole numbers; None where there are no images. Of an atom's edges to its own images,
+            those stand whose first offset other than 0 is positive.
+
+    Returns:
+        (E / 2,) indices; None where an edge lacks its reverse, as ``max_neighbors`` and stored edges may have it.
+    """
+    sender, receiver = edge_index
+    half = edge_index.shape[1] // 2
+    atoms = int(edge_index.max()) + 1 if half else 0
+    first, ahead, behind = sender < receiver, receiver * atoms + sender, sender * atoms + receiver
+    if cell_offsets is not None:
+        offsets = cell_offsets.long()
+        base = 2 * int(offsets.abs().max()) + 1 if half else 1
+        # the sign of this number is that of the first offset other than 0
+        image = (offsets[:, 0] * base + offsets[:, 1]) * base + offsets[:, 2]
+        first = first | ((sender == receiver) & (image > 0))
+        ahead, behind = ahead * base**3 + image, behind * base**3 - image
+    (pairs,) = first.nonzero(as_tuple=True)
+    if 2 * len(pairs) != edge_index.shape[1]:
+        return None
+    return pairs if torch.equal(ahead[pairs].sort().values, behind[~first].sort().values) else None
+
+
 class EdgesMixin:
     """Edges for the models; put it before fairchem's class.
 
@@ -153,10 +181,16 @@ class EdgesMixin:
     the converters store them. ``use_pbc_single`` builds periodic edges one structure at a time, to save memory.
 
     Energies and forces then depend neither on which image of an atom is given nor, while no atom has more than
-    ``max_neighbors`` neighbours, on the choice of a crystal's cell. Beyond that the limit cuts, as fairchem's models
-    have it, strictly: equally near neighbours are kept or left by chance. Edges stored from ``periodic_edges`` with
-    ``strict=False`` avoid that.
+    ``max_neighbors`` neighbours, on the choice of a crystal's cell. Beyond that the limit cuts strictly, as fairchem's;
+    edges stored from ``periodic_edges`` with ``strict=False`` keep whole shells.
     """
+
+    def choose_edges(
+        self, cutoff: float, max_neighbors: int, use_pbc: bool, use_pbc_single: bool, otf_graph: bool
+    ) -> None:
+        """Sets what fairchem's own models keep of these settings."""
+        self.cutoff, self.max_neighbors = cutoff, max_neighbors
+        self.use_pbc, self.use_pbc_single, self.otf_graph = use_pbc, use_pbc_single, otf_graph
 
     def generate_graph(self, data) -> GraphData:
         """The edges of a batch, with their vectors r_ij in the precision of ``data.pos``, differentiable by it.
@@ -164,7 +198,21 @@ class EdgesMixin:
         Raises:
             InputError: there are no edges in the data and ``otf_graph`` is False; or see :func:`periodic_edges`.
         """
+        return self._graph(data, *self._edges(data))
+
+    def generate_pairs(self, data) -> tuple[GraphData, bool]:
+        """As :meth:`generate_graph`, of one edge for each undirected pair; and True.
+
+        Where an edge lacks its reverse (:func:`one_of_each_pair`), of all edges; and False.
+        """
         edge_index, cell_offsets = self._edges(data)
+        pairs = one_of_each_pair(edge_index, cell_offsets)
+        if pairs is None:
+            return self._graph(data, edge_index, cell_offsets), False
+        return self._graph(data, edge_index[:, pairs], None if cell_offsets is None else cell_offsets[pairs]), True
+
+    @staticmethod
+    def _graph(data, edge_index: Tensor, cell_offsets: Tensor | None) -> GraphData:
         sender, receiver = edge_index
         structure = data.batch[receiver]
         vectors = data.pos[sender] - data.pos[receiver]
@@ -202,15 +250,12 @@ class EdgesMixin:
 
 def _one_at_a_time(
     pos: Tensor, cell: Tensor, pbc: Tensor, natoms: Tensor, cutoff: float, max_neighbors: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`periodic_edges` returns of the batch, from a search in each structure."""
-    first_atoms = natoms.cumsum(0) - natoms
-    edges, offsets, neighbors = zip(
-        *(
-            periodic_edges(of_atoms, cell[[k]], pbc[[k]], natoms[[k]], cutoff, max_neighbors)
-            for k, of_atoms in enumerate(pos.split(natoms.tolist()))
-        ),
-        strict=True,
-    )
-    edge_index = torch.cat([of_one + first for of_one, first in zip(edges, first_atoms, strict=True)], dim=1)
-    return edge_index, torch.cat(offsets), torch.cat(neighbors)
+) -> tuple[Tensor, Tensor]:
+    """``edge_index`` and ``cell_offsets`` of :func:`periodic_edges`, from a search in each structure."""
+    edges, offsets, first = [], [], 0
+    for k, of_atoms in enumerate(pos.split(natoms.tolist())):
+        edge_index, cell_offsets, _ = periodic_edges(of_atoms, cell[[k]], pbc[[k]], natoms[[k]], cutoff, max_neighbors)
+        edges.append(edge_index + first)
+        offsets.append(cell_offsets)
+        first += len(of_atoms)
+    return torch.cat(edges, dim=1), torch.cat(offsets)

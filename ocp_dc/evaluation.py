@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from tqdm import tqdm
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
+from ocp_dc.references import KEY_MAPPING
 from ocp_dc.trainers import DerivativeConstrainedTrainer
 from ocp_dc.trainers.checkpoints import read_checkpoint
+from ocp_dc.trainers.config_keys import require_lmdb
 from ocp_dc.trainers.labels import Units, units_of_config, units_of_data
-from ocp_dc.units import ENERGY_UNITS_IN_EV
+from ocp_dc.units import energy_factor
 
 # EFwT of the Open Catalyst Project, as the paper uses it.
 EFWT_ENERGY_EV = 0.02
@@ -93,8 +95,8 @@ def conformation_errors(predictions: Predictions) -> ConformationErrors:
 
 def concatenate(errors: Sequence[ConformationErrors]) -> ConformationErrors:
     """The errors of several batches as one."""
-    names = [field.name for field in fields(ConformationErrors)]
-    return ConformationErrors(*(np.concatenate([getattr(batch, name) for batch in errors]) for name in names))
+    columns = zip(*(vars(batch).values() for batch in errors), strict=True)
+    return ConformationErrors(*map(np.concatenate, columns))
 
 
 def summarize(errors: ConformationErrors, energy_unit: str) -> TestErrors:
@@ -103,9 +105,7 @@ def summarize(errors: ConformationErrors, energy_unit: str) -> TestErrors:
     Raises:
         InputError: the unit is unknown.
     """
-    if energy_unit not in ENERGY_UNITS_IN_EV:
-        raise InputError(f"energy unit {energy_unit!r} is unknown; known: {', '.join(ENERGY_UNITS_IN_EV)}")
-    to_ev = ENERGY_UNITS_IN_EV[energy_unit]
+    to_ev = energy_factor(energy_unit, "eV")
     within = (errors.energy * to_ev <= EFWT_ENERGY_EV) & (errors.largest_force * to_ev <= EFWT_FORCE_EV_PER_ANGSTROM)
     energy_mae, force_mae = float(errors.energy.mean()), float(errors.force.mean())
     return TestErrors(
@@ -128,18 +128,13 @@ def load_trainer(checkpoint_path: str | Path, cpu: bool = False) -> DerivativeCo
     checkpoint = read_checkpoint(checkpoint_path, torch.device("cpu"))
     config = checkpoint["config"]
     trainer = DerivativeConstrainedTrainer(
-        task=config["task"],
-        model=config["model"],
-        outputs=config["outputs"],
+        **{key: config[key] for key in ("task", "model", "outputs", "loss_functions", "evaluation_metrics")},
         dataset={},
         optimizer=config["optim"],
-        loss_functions=config["loss_functions"],
-        evaluation_metrics=config["evaluation_metrics"],
         identifier="",
         local_rank=0,
         timestamp_id="evaluate",
         is_debug=True,
-        seed=None,
         logger="tensorboard",
         cpu=cpu,
         inference_only=True,
@@ -178,7 +173,8 @@ def predict(
     checkpoint_path: str | Path, data: str | Path, batch_size: int = 1, cpu: bool = False
 ) -> Iterator[Predictions]:
     """Predictions for an LMDB, batch by batch, see :func:`evaluate`."""
-    dataset = _dataset(Path(data))
+    require_lmdb(f"{data}", Path(data))
+    dataset = LmdbDataset({"src": str(data), "key_mapping": KEY_MAPPING})
     trainer = load_trainer(checkpoint_path, cpu)
     factor = _factor_to_units_of(data, checkpoint_path, units_of_config(trainer.config))
     collate = partial(data_list_collater, otf_graph=trainer.config["model"].get("otf_graph", False))
@@ -208,16 +204,9 @@ def _factor_to_units_of(data: str | Path, checkpoint_path: str | Path, predicted
             f"checkpoint {checkpoint_path} is of data in {predicted}, {data} is in {units}: "
             "give data in the length unit of the checkpoint's"
         )
-    if predicted.energy == units.energy:
-        return 1.0
-    logging.warning(f"predictions of {checkpoint_path}, in {predicted}, are converted to those of {data}, {units}")
-    return ENERGY_UNITS_IN_EV[predicted.energy] / ENERGY_UNITS_IN_EV[units.energy]
-
-
-def _dataset(data: Path) -> LmdbDataset:
-    if not data.exists() or (data.is_dir() and not any(data.glob("*.lmdb"))):
-        raise InputError(f"{data}: no LMDB there")
-    return LmdbDataset({"src": str(data), "key_mapping": {"y": "energy", "force": "forces"}})
+    if predicted.energy != units.energy:
+        logging.warning(f"predictions of {checkpoint_path}, in {predicted}, are converted to those of {data}, {units}")
+    return energy_factor(predicted.energy, units.energy)
 
 
 def write_result(path: Path, errors: TestErrors, checkpoint: str | Path, data: str | Path) -> None:

@@ -8,12 +8,13 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import nn
+from ocp_dc.terminal import format_table
 
+if TYPE_CHECKING:
     from ocp_dc.transforms import ReplacedSite
 
 WIDTH = 110
@@ -26,7 +27,10 @@ Rows = dict[str, str | Sequence[str]]
 
 
 def add_info_command(commands: argparse._SubParsersAction) -> None:
-    """Adds `info [CHECKPOINT]`."""
+    """Adds `info [CHECKPOINT]`.
+
+    As with all commands, ``func`` takes the parsed arguments, returns the exit status and raises InputError.
+    """
     info = commands.add_parser("info", help="versions, device and models; or what a checkpoint holds")
     info.add_argument("checkpoint", nargs="?", type=Path, help="checkpoint.pt of a run (it is unpickled: trust it)")
     info.set_defaults(func=run_info)
@@ -39,12 +43,11 @@ def run_info(args: argparse.Namespace) -> int:
 
 def format_rows(rows: Rows) -> str:
     """Names on the left, their values on the right: texts, wrapped, or lists of lines."""
-    width = max(map(len, rows)) + 2
-    lines = []
+    width, lines = WIDTH - 2 - max(map(len, rows)), []
     for name, value in rows.items():
-        listed = textwrap.wrap(value, WIDTH - width, break_on_hyphens=False) if isinstance(value, str) else value
-        lines += [f"{label:<{width}}{line}" for label, line in zip([name, *[""] * len(listed)], listed, strict=False)]
-    return "\n".join(lines)
+        listed = textwrap.wrap(value, width, break_on_hyphens=False) if isinstance(value, str) else value
+        lines += zip_longest([name], listed, fillvalue="")
+    return format_table(lines)
 
 
 def describe_installation() -> Rows:
@@ -102,9 +105,11 @@ def describe_checkpoint(path: Path) -> Rows:
 
 
 def _describe_model(settings: dict[str, Any]) -> Rows:
+    from ocp_dc.models import build_model
+
     rows = {"model": settings["name"], "settings": _settings({k: v for k, v in settings.items() if k != "name"})}
     try:
-        model = _build(settings)
+        model = build_model(settings)
     except Exception as error:  # of any class: constructors of other packages too
         return {**rows, "sites": f"not known, the model cannot be built here: {error}"}
     return {
@@ -122,17 +127,6 @@ def _settings(settings: dict[str, Any]) -> str:
             value = f"{len(value)} factors" if key == "scale_file" else f"({_settings(value)})"
         shown.append(f"{key}: {value}{' Å' if key == 'cutoff' else ''}")
     return ", ".join(shown)
-
-
-def _build(settings: dict[str, Any]) -> nn.Module:
-    from fairchem.core.common.registry import registry
-    from fairchem.core.common.utils import setup_imports
-
-    import ocp_dc.models  # noqa: F401  registers ours
-
-    setup_imports()  # registers fairchem's models
-    settings = dict(settings)
-    return registry.get_model_class(settings.pop("name"))(**settings)
 
 
 def _sites(sites: Sequence[ReplacedSite], done: str) -> str | list[str]:

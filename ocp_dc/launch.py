@@ -18,8 +18,6 @@ from ocp_dc.config_files import config_path
 from ocp_dc.errors import InputError
 from ocp_dc.trainers.config_keys import check_sections
 
-MODES = ("train", "validate", "predict")
-
 
 class Runner(_cli.Runner):
     """fairchem's, but of this package: unpickling it, in a rank or a SLURM job, imports and registers everything."""

@@ -22,7 +22,6 @@ from ocp_dc.errors import InputError
 MAX_ATOMIC_NUMBER = 118
 REFERENCE_KINDS = ("none", "mean", "element")
 
-
 # of a dataset that gives all records of an LMDB as ocp-dc wrote them
 UNALTERED = {"format", "src", "key_mapping"}
 KEY_MAPPING = {"y": "energy", "force": "forces"}

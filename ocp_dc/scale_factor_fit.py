@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 from fairchem.core.common import distutils
-from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import build_config
-from torch import nn
 
 import ocp_dc
-from ocp_dc.datasets.manifest import read_manifest
+from ocp_dc.datasets.manifest import Manifest
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
 from ocp_dc.launch import clean_up, parse_arguments
+from ocp_dc.models import build_model
 from ocp_dc.models.scale_factors import scale_factor_names
+from ocp_dc.references import manifests_of
 
 
 def fit_scale_factors(
@@ -58,7 +58,7 @@ def fit_scale_factors(
     fitted = _fit(config, num_batches)
     if not fitted:
         raise InputError(f"model.name is {config['model']['name']!r}: that model has no scale factors to fit")
-    names = scale_factor_names(_untrained(config["model"]))
+    names = scale_factor_names(build_model(config["model"]))
     factors = {names[path]: factor for path, factor in fitted.items()}
     replace_text(out, json.dumps({"comment": _provenance(config, num_batches), **factors}, indent=2) + "\n")
     return factors
@@ -91,16 +91,10 @@ def _fit(config: dict[str, Any], num_batches: int) -> dict[str, float]:
         return {path: factor.item() for path, factor in torch.load(fitted, weights_only=True).items()}
 
 
-def _untrained(settings: dict[str, Any]) -> nn.Module:
-    settings = dict(settings)
-    return registry.get_model_class(settings.pop("name"))(**settings)
-
-
 def _provenance(config: dict[str, Any], num_batches: int) -> dict[str, Any]:
-    sources = config["dataset"]["train"]["src"]
     return {
         "model": config["model"],
-        "data": [_source(src) for src in ([sources] if isinstance(sources, str) else sources)],
+        "data": [_source(src, manifest) for src, manifest in manifests_of(config["dataset"]["train"]).items()],
         "batches": num_batches,
         "batch_size": config["optim"]["batch_size"],
         "seed": config["seed"],
@@ -113,6 +107,5 @@ def _provenance(config: dict[str, Any], num_batches: int) -> dict[str, Any]:
     }
 
 
-def _source(src: str) -> dict[str, str]:
-    manifest = read_manifest(src)
+def _source(src: str, manifest: Manifest | None) -> dict[str, str]:
     return {"src": src} | ({"name": manifest.name, "sha256": manifest.source_sha256} if manifest else {})

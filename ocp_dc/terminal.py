@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words in columns, for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
 def table(columns: Sequence[Mapping[str, str]]) -> str:
     """Labels down the left side, then a column each; a value that all columns share is printed once.
 

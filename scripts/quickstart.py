@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ocp_dc.runs.rendering import format_table
 from ocp_dc.runs.results import Results, RunResult, read_results
+from ocp_dc.terminal import format_table
 
 COMMAND = "reproduce table1 --model schnet --scale quickstart --data sample --with-recommended --out"
 RUNS = {
@@ -27,15 +27,15 @@ def runs_of(results: Results) -> dict[tuple[str, str], RunResult]:
 
 
 def print_table(results: Results) -> None:
-    rows = []
-    for labels, run in runs_of(results).items():
-        measured = run.record["quantities"] if run.status == "finished" else {}
-        rows.append([*labels, *(f"{quantity['value']:,.3f}" for quantity in measured.values())])
-        rows[-1] += [run.status] * (5 - len(rows[-1]))
     header = ["protocol", "activation", "energy MAE (kcal/mol)", "force MAE (kcal/mol/Å)", "EFwT (%)"]
+    rows = [header]
+    for labels, run in runs_of(results).items():
+        measured = run.record["quantities"].values() if run.status == "finished" else ()
+        numbers = [f"{quantity['value']:,.3f}" for quantity in measured] or [run.status] * 3
+        rows.append([*labels, *(number.rjust(len(title)) for title, number in zip(header[2:], numbers, strict=True))])
     steps = run.description["steps"]
     print(f"\nEthanol, PBE, 800 conformations, {steps:,} steps; errors on 100 test conformations")
-    print(format_table([header, *rows]))
+    print(format_table(rows))
     print(
         "\nThe paper's protocol learns total energies (-97,000 kcal/mol) from zero at a constant rate and needs its\n"
         f"125,000 steps for it; here it has {steps:,}. The recommended one removes the mean energy and decays the rate."

@@ -11,7 +11,8 @@ from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers.metrics_log import read_metrics
 
 # of the configs when each model block stood in several files; what is in them may not change by how they are composed
-RESOLVED = json.loads((Path(__file__).parent / "data" / "resolved_configs.json").read_text("utf-8"))
+RECORDS = Path(__file__).parent / "data" / "resolved_configs.json"
+RESOLVED = json.loads(RECORDS.read_text("utf-8"))
 # the exceptions: since then, these set `model.replaced_by_position` and are otherwise the recorded config named
 REPLACED_BY_POSITION = {
     "md17/forcenet_dc_as_published": "md17/forcenet_dc",
@@ -30,7 +31,10 @@ def losses_in(run_dir: Path) -> list[float | None]:
 
 
 def recorded(name: str) -> dict:
-    config = copy.deepcopy(RESOLVED[REPLACED_BY_POSITION.get(name, name)])
+    key = REPLACED_BY_POSITION.get(name, name)
+    if key not in RESOLVED:
+        pytest.fail(f"{name} is not in {RECORDS}; if it is new: python scripts/record_configs.py {name}")
+    config = copy.deepcopy(RESOLVED[key])
     if name in REPLACED_BY_POSITION:
         config["model"]["replaced_by_position"] = True
     return config

@@ -12,7 +12,7 @@ from molecules import CRYSTALS, SLAB, THIN, TRICLINIC, WIRE, batch_of
 from small_models import SCHNET
 from torch_geometric.data import Batch, Data
 
-from ocp_dc.edges import molecule_edges, periodic_edges
+from ocp_dc.edges import molecule_edges, one_of_each_pair, periodic_edges
 from ocp_dc.errors import InputError
 
 
@@ -212,3 +212,37 @@ class TestGraphOfAModel:
     def test_no_edges_to_read(self):
         with pytest.raises(InputError, match=r"set model.otf_graph to True"):
             SCHNET.build(use_pbc=True, otf_graph=False).generate_graph(batch_of(*CRYSTALS))
+
+
+class TestOneOfEachPair:
+    @pytest.mark.parametrize("name", STRUCTURES)
+    def test_with_their_reverses_they_are_all_edges(self, name):
+        # in any order, as edges may be stored
+        edge_index, offsets, _ = periodic_edges(
+            **fields(STRUCTURES[name], STRUCTURES["slab"]), cutoff=CUTOFF, max_neighbors=500
+        )
+        order = torch.randperm(len(offsets), generator=torch.Generator().manual_seed(0))
+        edge_index, offsets = edge_index[:, order], offsets[order]
+        pairs = one_of_each_pair(edge_index, offsets)
+        both = torch.cat([edge_index[:, pairs], edge_index[:, pairs].flip(0)], dim=1)
+        assert edges_of(both, torch.cat([offsets[pairs], -offsets[pairs]])) == edges_of(edge_index, offsets)
+
+    def test_molecules(self, positions):
+        natoms = torch.tensor([len(p) for p in positions])
+        edge_index, _ = molecule_edges(torch.cat(positions), natoms, cutoff=3.0, max_neighbors=50)
+        pairs = edge_index[:, one_of_each_pair(edge_index)]
+        assert (pairs[0] < pairs[1]).all()
+        assert edge_set(torch.cat([pairs, pairs.flip(0)], dim=1)) == edge_set(edge_index)
+
+    @pytest.mark.parametrize("offsets", [None, torch.zeros(0, 3)])
+    def test_no_edges(self, offsets):
+        assert one_of_each_pair(torch.zeros(2, 0, dtype=torch.long), offsets).tolist() == []
+
+    def test_none_where_an_edge_lacks_its_reverse(self, positions):
+        natoms = torch.tensor([len(p) for p in positions])
+        assert one_of_each_pair(molecule_edges(torch.cat(positions), natoms, 3.0, max_neighbors=2)[0]) is None
+        # as many edges one way as the other
+        assert one_of_each_pair(torch.tensor([[0, 2], [1, 0]])) is None
+        itself = torch.zeros(2, 2, dtype=torch.long)
+        assert one_of_each_pair(itself, torch.tensor([[0.0, 1, 0], [0, -1, 0]])).tolist() == [0]
+        assert one_of_each_pair(itself, torch.tensor([[0.0, 1, 0], [0, -1, 1]])) is None

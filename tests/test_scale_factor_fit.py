@@ -16,7 +16,7 @@ from ocp_dc.models.gemnet_t import GemNetTIReLU
 from ocp_dc.scale_factor_fit import fit_scale_factors
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "md17"
-PUBLISHED_FACTORS = CONFIGS / "gemnet_scale_factors.json"
+PUBLISHED_FACTORS = Path(__file__).parent / "data" / "gemnet_scale_factors.json"
 SIZES = GEMNET_T.settings
 ONE_BLOCK = {**SIZES, "num_blocks": 1}
 

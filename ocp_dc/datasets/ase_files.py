@@ -163,19 +163,11 @@ def _read(where: str, read: Callable[[int], Any], row: int) -> Any:
 
 def _labels(where: str, atoms: Atoms) -> tuple[float, np.ndarray]:
     try:
-        return (
-            float(atoms.get_potential_energy(apply_constraint=False)),
-            atoms.get_forces(apply_constraint=False),
-        )
+        return float(atoms.get_potential_energy(apply_constraint=False)), atoms.get_forces(apply_constraint=False)
     except (PropertyNotImplementedError, RuntimeError) as error:
         raise InputError(
             f"{where} has no energy or no forces ({error}); they must be there under these names, as ASE keeps them"
         ) from error
 
 
-_OPENERS = {
-    ".traj": _open_trajectory,
-    ".xyz": _open_xyz,
-    ".extxyz": _open_xyz,
-    ".db": _open_database,
-}
+_OPENERS = {".traj": _open_trajectory, ".xyz": _open_xyz, ".extxyz": _open_xyz, ".db": _open_database}

@@ -49,9 +49,7 @@ class Conformations:
         return len(self.rows)
 
     def __getitem__(self, selection: slice | np.ndarray) -> Conformations:
-        return Conformations(
-            self.rows[selection], self.energies[selection], self.forces[selection], self.positions[selection]
-        )
+        return Conformations(*(values[selection] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)

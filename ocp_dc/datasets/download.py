@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import urllib.error
 import urllib.request
 import zipfile
@@ -36,12 +37,9 @@ def download(molecule: str, folder: str | Path, base_url: str = BASE_URL, show_p
 
     Args:
         molecule: one of ``FILE_OF_MOLECULE`` or ``ALIASES``.
-        folder: where to put the file; made if missing.
+        folder: where to put the file, which is returned; made if missing.
         base_url: the web folder with the files.
         show_progress: show a progress bar.
-
-    Returns:
-        The file.
 
     Raises:
         InputError: the molecule is unknown, the server cannot be reached or does not have the file, the connection
@@ -89,15 +87,9 @@ def _fetch(url: str, partial: Path, show_progress: bool) -> None:
             start = 0
         length = response.headers.get("Content-Length")
         total = None if length is None else start + int(length)
-        with (
-            partial.open("ab" if start else "wb") as out,
-            tqdm(
-                total=total, initial=start, unit="B", unit_scale=True, desc=partial.stem, disable=not show_progress
-            ) as bar,
-        ):
-            while chunk := response.read(CHUNK_BYTES):
-                out.write(chunk)
-                bar.update(len(chunk))
+        bar = {"total": total, "initial": start, "desc": partial.stem, "disable": not show_progress}
+        with partial.open("ab" if start else "wb") as file, tqdm.wrapattr(file, "write", **bar) as out:
+            shutil.copyfileobj(response, out, CHUNK_BYTES)
     size = partial.stat().st_size
     if total is not None and size != total:
         raise OSError(f"the connection ended after {size:,} of {total:,} bytes")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -47,12 +47,8 @@ class _XyzTrajectory(Trajectory):
                 rows = np.arange(start, start + len(block))
                 for row, frame in zip(rows, block, strict=True):
                     self._check_same_molecule(row, frame)
-                yield Conformations(
-                    rows,
-                    np.array([frame.energy for frame in block]),
-                    np.stack([frame.forces for frame in block]),
-                    np.stack([frame.positions for frame in block]),
-                )
+                _, energies, forces, positions = map(np.array, zip(*block, strict=True))
+                yield Conformations(rows, energies, forces, positions)
                 start += len(block)
 
     def _check_same_molecule(self, row: int, frame: _Frame) -> None:
@@ -63,8 +59,7 @@ class _XyzTrajectory(Trajectory):
             )
 
 
-@dataclass(frozen=True)
-class _Frame:
+class _Frame(NamedTuple):
     numbers: np.ndarray
     energy: float
     forces: np.ndarray

@@ -13,11 +13,7 @@ from ocp_dc.units import ENERGY_UNITS_IN_EV, MD17_ENERGY_UNIT
 
 
 def add_md17_commands(subparsers: argparse._SubParsersAction) -> None:
-    """Adds ``md17`` with ``convert``, ``download`` and ``inspect``.
-
-    Each sets ``func``, which takes the parsed arguments, returns the exit status and raises
-    :class:`~ocp_dc.errors.InputError` for what the user can cure.
-    """
+    """Adds ``md17`` with ``convert``, ``download`` and ``inspect``; see :func:`~ocp_dc.info.add_info_command`."""
     md17 = subparsers.add_parser("md17", help="get, convert and look at MD17 data")
     commands = md17.add_subparsers(dest="md17_command", metavar="COMMAND", required=True)
 

@@ -36,20 +36,16 @@ def convert(
     """Converts a file to ``out/{train,val,test}``, each with ``data.lmdb``, ``metadata.npz`` and ``manifest.json``.
 
     The conformations of a split keep the source's order, and all of them are checked. ``out`` appears when it is
-    complete, not before.
+    complete, not before; what is returned are its manifests by split.
 
     Args:
-        source: see :func:`~ocp_dc.datasets.molecule_files.open_trajectory`.
+        source, energy_unit: see :func:`~ocp_dc.datasets.molecule_files.open_trajectory`.
         out: the folder to make.
         sizes: number of conformations of each split, drawn by :func:`~ocp_dc.datasets.splits.random_split`.
         seed: of that draw.
         split_dir: read the splits from here instead, see :func:`~ocp_dc.datasets.splits.read_split_dir`.
-        energy_unit: see :func:`~ocp_dc.datasets.molecule_files.open_trajectory`.
         overwrite: replace an earlier conversion at ``out`` once the new one is complete.
         show_progress: show a progress bar.
-
-    Returns:
-        The manifests, by split name.
 
     Raises:
         InputError: anything is wrong with the source, the splits or the place to write to; nothing is left at ``out``.

@@ -122,12 +122,7 @@ def read_array_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype
 
 
 class _ArrayMember:
-    """One array of an npz file, read from its compressed stream; pickled objects are never loaded.
-
-    Attributes:
-        shape: of the array.
-        dtype: of its elements.
-    """
+    """One array of an npz file, read from its compressed stream; pickled objects are never loaded."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, key: str) -> None:
         self._key = key

@@ -12,7 +12,7 @@ from ocp_dc.errors import InputError
 
 
 def add_oc22_commands(subparsers: argparse._SubParsersAction) -> None:
-    """Adds ``oc22`` with ``convert``, ``subset`` and ``inspect``, as ``md17_commands`` does its own."""
+    """Adds ``oc22`` with ``convert``, ``subset`` and ``inspect``; see :func:`~ocp_dc.info.add_info_command`."""
     oc22 = subparsers.add_parser("oc22", help="convert, draw and look at periodic structures")
     commands = oc22.add_subparsers(dest="oc22_command", metavar="COMMAND", required=True)
 

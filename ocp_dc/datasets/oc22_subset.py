@@ -44,22 +44,15 @@ def draw_subset(
 
     Records keep the source's order, its shards sorted by name. What has been written when the process ends, however it
     does, is in ``.<name of out>.partial`` beside ``out``; the same call then goes on there, and ends with the same
-    files as without the interruption. ``out`` appears when it is complete.
+    files as without the interruption. ``out`` appears when it is complete; what is returned are its manifests by split.
 
     Args:
         source: the folder that holds the folders of LMDBs.
-        out: the folder to make.
-        sizes: ``train`` and ``val``, numbers of records to draw.
+        out, sizes, seed, split_dir, cutoff, max_neighbors, shard_size, show_progress: see
+            :func:`~ocp_dc.datasets.structure_conversion.convert_structures`; the splits are ``train`` and ``val``, and
+            indices count over the sorted shards of a folder.
         val_split: the folder that ``val`` is drawn from.
-        seed: of both draws.
-        split_dir: read the row numbers, counted over the sorted shards of each folder, from
-            ``{train,val}.{npy,txt,json,pkl}`` here instead.
-        cutoff, max_neighbors, shard_size: see :func:`~ocp_dc.datasets.structure_conversion.convert_structures`.
         jobs: processes, each writing a shard at a time. More than one need an importable ``__main__``.
-        show_progress: show a progress bar.
-
-    Returns:
-        The manifests, by split name.
 
     Raises:
         InputError: anything is wrong with the source, the numbers or the place to write to. Finished shards are kept.
@@ -80,17 +73,18 @@ def draw_subset(
     jobs_of_split = {name: ShardJob(folders[name], rows, edges, shard_size) for name, rows in split.indices.items()}
     with resumable_shards(out, jobs_of_split, jobs, show_progress) as (folder, contents):
         manifests = {}
-        for name in split.indices:
+        for name, shards in contents.items():
+            drawn_from = f"{Path(source).name}/{folder_of[name]}"
             source_fields = {
                 "theory": "not stated",
-                "collection": f"{Path(source).name}/{folder_of[name]}",
-                "source_file": f"{Path(source).name}/{folder_of[name]}",
+                "collection": drawn_from,
+                "source_file": drawn_from,
                 "source_files": [file.name for file in folders[name].files],
                 "source_sha256": folders[name].digest,
                 "source_layout": TREE_LAYOUT,
                 "source_count": folders[name].count,
             }
-            manifests[name] = write_manifest(folder / name, contents[name], split, edges, source_fields)
+            manifests[name] = write_manifest(folder / name, shards, split, edges, source_fields)
     return manifests
 
 

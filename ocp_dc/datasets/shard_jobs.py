@@ -75,12 +75,7 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class _Shard:
-    """A shard to write.
-
-    Attributes:
-        file: the LMDB.
-        contents_file: written when the LMDB is complete.
-    """
+    """A shard to write; ``contents_file`` is written when ``file``, the LMDB, is complete."""
 
     file: Path
     contents_file: Path
@@ -151,7 +146,8 @@ def resumable_shards(
 
 
 def _prepare(working: Path, jobs: Mapping[str, ShardJob]) -> dict[str, list[_Shard]]:
-    job = {"ocp_dc version": ocp_dc.__version__} | {name: job.describe() for name, job in jobs.items()}
+    job = {"ocp_dc version": ocp_dc.__version__}
+    job |= {f"{name}: {key}": value for name, of_split in jobs.items() for key, value in of_split.describe().items()}
     description = working / "job.json"
     if description.exists():
         _require_same(description, job)
@@ -165,23 +161,13 @@ def _require_same(description: Path, job: dict) -> None:
         earlier = json.loads(description.read_text("utf-8"))
     except ValueError:
         earlier = {}
-    if earlier == json.loads(json.dumps(job)):
-        return
-    differing = sorted(
-        f"{name}: {key}" if key else name
-        for name in earlier.keys() | job.keys()
-        for key in _differing_keys(earlier.get(name), job.get(name))
-    )
-    raise InputError(
-        f"{description.parent} holds the unfinished work of another command (it differs in {', '.join(differing)}); "
-        "repeat that command to finish it, remove that folder to give it up, or choose another place"
-    )
-
-
-def _differing_keys(earlier: object, now: object) -> list[str]:
-    if isinstance(earlier, dict) and isinstance(now, dict):
-        return [key for key in earlier.keys() | now.keys() if earlier.get(key) != now.get(key)]
-    return [] if earlier == now else [""]
+    differing = sorted(key for key in earlier.keys() | job.keys() if earlier.get(key) != job.get(key))
+    if differing:
+        raise InputError(
+            f"{description.parent} holds the unfinished work of another command (it differs in "
+            f"{', '.join(differing)}); repeat that command to finish it, remove that folder to give it up, or choose "
+            "another place"
+        )
 
 
 def _write_missing(shards: Sequence[_Shard], processes: int, show_progress: bool) -> None:

@@ -65,8 +65,7 @@ def grouped_split(groups: Sequence[str], sizes: Mapping[str, int], seed: int, by
     """Random disjoint splits that no group is in two of: systems tested on are new, not relatives of training ones.
 
     Groups are put in random order, and the conformations of each too; test takes as many as it is to have from the
-    beginning, validation from the next group on, then training. One seed gives the same test and validation sets
-    whatever the size of the training set, and nested training sets.
+    beginning, validation from the next group on, then training: one seed is as good as for :func:`random_split`.
 
     Args:
         groups: the group of each conformation, (N,).

@@ -39,7 +39,8 @@ def convert_structures(
     """Converts files of labelled structures to ``out/{train,val,test}``.
 
     Each has shards ``data.0000.lmdb``, …, ``metadata.npz`` and ``manifest.json``. Records keep the order of the files
-    and frames, and their ``fid`` is the number of the frame in that order. ``out`` appears when it is complete.
+    and frames, and their ``fid`` is the number of the frame in that order. ``out`` appears when it is complete; what is
+    returned are its manifests by split.
 
     Args:
         files: see :func:`~ocp_dc.datasets.ase_files.open_frames`. Their frames are split as one collection.
@@ -50,9 +51,6 @@ def convert_structures(
         cutoff: store the edges within this distance, Å; None stores none.
         max_neighbors: of stored edges, to an atom.
         shard_size: structures in a shard.
-
-    Returns:
-        The manifests, by split name.
 
     Raises:
         InputError: anything is wrong with the files, the splits or the place to write to; nothing is left at ``out``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,20 +109,11 @@ class ChemistryStudy(Study):
         return run_pictures(run)
 
     def fields(self, cell: str, run: RunResult | None) -> dict[str, object]:
-        experiment = Experiment.of_id(cell)
-        description = run.description if run else {}
-        return {
-            "model": experiment.model,
-            "variant": experiment.variant,
-            "molecule": experiment.molecule,
-            "train_size": experiment.train_size,
-            "beta": experiment.beta,
-            "protocol": experiment.protocol,
-            "seed": description.get("seed", ""),
-            "scale": description.get("scale", ""),
-            "train_conformations": description["split"]["sizes"]["train"] if run else "",
-            "epochs": description.get("epochs", ""),
-        }
+        fields = {**asdict(Experiment.of_id(cell)), "seed": "", "scale": "", "train_conformations": "", "epochs": ""}
+        if run:
+            fields |= {key: run.description[key] for key in ("seed", "scale", "epochs")}
+            fields["train_conformations"] = run.description["split"]["sizes"]["train"]
+        return fields
 
 
 def _source(args: argparse.Namespace, out: Path) -> tuple[Source, str | None]:

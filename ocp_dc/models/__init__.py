@@ -17,8 +17,10 @@ The derivative-constrained ones, ``…_irelu``, moreover:
 - ``activation_scope``: which activations are replaced, ``paper`` (as in the paper) or ``all``.
 - ``denormalize``: which normalization layers are removed, ``none``, ``batch`` (BatchNorm) or ``all``.
 
-They have a list ``replaced_activations`` of :class:`ocp_dc.transforms.ReplacedSite`, and where there is normalization
-``removed_normalizations``. An unknown value is an InputError that names the key and the known values.
+With ``original``, ``none`` (DimeNet++: ``conservative: false``) and the same weights, energies, forces and
+parameter gradients are those of the model without ``_irelu``. They have lists ``replaced_activations`` and
+``removed_normalizations`` of :class:`ocp_dc.transforms.ReplacedSite`. An unknown value is an InputError that names the
+key and the known values.
 
 Shapes:
     in: a batch with ``pos`` (N, 3) Å, ``atomic_numbers`` (N,), ``batch`` (N,), ``natoms`` (B,), and if periodic
@@ -31,7 +33,7 @@ from ocp_dc.models.dimenetplusplus import DimeNetPlusPlusIReLU
 from ocp_dc.models.forcenet import ForceNet, ForceNetIReLU
 from ocp_dc.models.gemnet_t import GemNetTIReLU
 from ocp_dc.models.schnet import SchNetIReLU
-from ocp_dc.models.wrapper import derivative_constrained
+from ocp_dc.models.wrapper import build_model, derivative_constrained
 
 __all__ = [
     "CGCNN",
@@ -41,5 +43,6 @@ __all__ = [
     "ForceNetIReLU",
     "GemNetTIReLU",
     "SchNetIReLU",
+    "build_model",
     "derivative_constrained",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from fairchem.core.common.registry import registry
@@ -14,7 +14,7 @@ from torch_geometric.nn.models.schnet import GaussianSmearing
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.variants import check_choice, remove_model_normalizations, replace_model_activations
+from ocp_dc.models.variants import Variant, check_choice
 
 EMBEDDINGS = {"khot": KHOT_EMBEDDINGS, "qmof": QMOF_KHOT_EMBEDDINGS}
 
@@ -41,24 +41,11 @@ class CGCNNConv(nn.Module):
         self.core_activation = nn.Softplus()
         self.ln1 = nn.LayerNorm(node_dim)
         self.residual_activation = nn.Softplus()
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Xavier-uniform weights, zero bias."""
         nn.init.xavier_uniform_(self.lin1.weight)
         nn.init.zeros_(self.lin1.bias)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """The next node states.
-
-        Args:
-            x: (N, D) node states.
-            edge_index: (2, E), rows sender j and receiver i.
-            edge_attr: (E, G) edge features.
-
-        Returns:
-            (N, D).
-        """
+        """The next node states (N, D), from ``x`` (N, D), ``edge_index`` (2, E), rows j and i, ``edge_attr`` (E, G)."""
         sender, receiver = edge_index
         # lin1 of the concatenated inputs, one input at a time: the products with x are then per atom, not per edge
         from_receiver, from_sender, from_edge = self.lin1.weight.split(self.inputs, dim=1)
@@ -115,11 +102,7 @@ class CGCNN(GradientForces, EdgesMixin, nn.Module, GraphModelMixin):
         check_choice("CGCNN", "embeddings", embeddings, EMBEDDINGS)
         if num_fc_layers < 1:
             raise InputError(f"model.num_fc_layers is {num_fc_layers}; CGCNN needs at least 1 (conv_to_fc)")
-        self.cutoff = cutoff
-        self.use_pbc = use_pbc
-        self.use_pbc_single = use_pbc_single
-        self.otf_graph = otf_graph
-        self.max_neighbors = max_neighbors
+        self.choose_edges(cutoff, max_neighbors, use_pbc, use_pbc_single, otf_graph)
         self.regress_forces = regress_forces
 
         table = EMBEDDINGS[embeddings]
@@ -151,10 +134,8 @@ def _in_head(path: str) -> bool:
 
 
 @registry.register_model("cgcnn_irelu")
-class CGCNNIReLU(CGCNN):
+class CGCNNIReLU(Variant, CGCNN):
     """``cgcnn`` with its softplus replaced by an integrated one and, on request, less normalization (paper, Sec. 4).
-
-    With ``activation: original`` and ``denormalize: none`` it is ``cgcnn``.
 
     It takes what :class:`CGCNN` and every model takes (:mod:`ocp_dc.models`), and:
 
@@ -166,14 +147,3 @@ class CGCNNIReLU(CGCNN):
     """
 
     activation_sites: ClassVar = {"paper": _in_head, "all": None}
-
-    def __init__(
-        self,
-        activation: str = "irelu",
-        activation_scope: str = "paper",
-        denormalize: str = "none",
-        **settings: Any,
-    ) -> None:
-        super().__init__(**settings)
-        self.replaced_activations = replace_model_activations(self, activation, activation_scope)
-        self.removed_normalizations = remove_model_normalizations(self, denormalize)

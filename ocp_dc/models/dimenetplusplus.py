@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.variants import refuse_denormalization, replace_model_activations
+from ocp_dc.models.variants import MOLECULE_EDGES, Variant
 
 
 @registry.register_model("dimenetplusplus_irelu")
-class DimeNetPlusPlusIReLU(GradientForces, EdgesMixin, DimeNetPlusPlusWrap):
+class DimeNetPlusPlusIReLU(Variant, GradientForces, EdgesMixin, DimeNetPlusPlusWrap):
     r"""fairchem's ``dimenetplusplus`` with other activations (paper, Sec. 4.1) and, by default, conservative forces.
 
     fairchem takes the angles from detached positions: its "forces" leave out how the energy changes with the angles, so
@@ -33,15 +33,13 @@ class DimeNetPlusPlusIReLU(GradientForces, EdgesMixin, DimeNetPlusPlusWrap):
         Y_{l0}(θ) = \sqrt{(2l+1) / 4π} \, P_l(\cos θ)
 
     They are evaluated on the cosine, so that derivatives of any order exist where three atoms are in line, and equal
-    fairchem's, evaluated on the angle, to rounding. With ``activation: original``, ``conservative: false`` and the same
-    weights, energies, forces and parameter gradients are those of fairchem's ``dimenetplusplus``.
+    fairchem's, evaluated on the angle, to rounding.
 
     It takes what every model takes (:mod:`ocp_dc.models`), and:
 
     Args:
         activation_scope: ``paper``, the output blocks only; ``all``, also the embedding and interaction blocks
             (unstable in the paper's trials, Sec. 5.1.1).
-        denormalize: ``none``: there is no normalization to remove.
         conservative: whether forces are the full gradient of the energy.
         **settings: fairchem's: ``hidden_channels``, ``num_blocks``, ``int_emb_size``, ``basis_emb_size``,
             ``out_emb_channels``, ``num_spherical``, ``num_radial``, ``envelope_exponent``, ``num_before_skip``,
@@ -49,22 +47,13 @@ class DimeNetPlusPlusIReLU(GradientForces, EdgesMixin, DimeNetPlusPlusWrap):
     """
 
     activation_sites: ClassVar = {"paper": "output_blocks.*", "all": None}
+    defaults: ClassVar = MOLECULE_EDGES
+    without_normalization: ClassVar = "DimeNet++"
 
-    def __init__(
-        self,
-        activation: str = "irelu",
-        activation_scope: str = "paper",
-        denormalize: str = "none",
-        conservative: bool = True,
-        use_pbc: bool = False,
-        otf_graph: bool = True,
-        **settings: Any,
-    ) -> None:
-        refuse_denormalization("DimeNet++", denormalize)
-        super().__init__(use_pbc=use_pbc, otf_graph=otf_graph, **settings)
+    def __init__(self, conservative: bool = True, **settings: Any) -> None:
+        super().__init__(**settings)
         self.conservative = conservative
         self.sbf.sph_funcs = [partial(_polynomial, _zonal_harmonic(degree)) for degree in range(self.sbf.num_spherical)]
-        self.replaced_activations = replace_model_activations(self, activation, activation_scope)
 
     def _forward(self, data) -> Tensor:
         graph = self.generate_graph(data)

@@ -19,7 +19,7 @@ from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing
 from ocp_dc.models.forces import negative_gradient
-from ocp_dc.models.variants import check_choice, remove_model_normalizations, replace_model_activations
+from ocp_dc.models.variants import Variant, check_choice
 from ocp_dc.transforms import ReplacedSite
 
 ABLATIONS = ("none", "nofilter", "nocond", "nodistlist", "onlydist", "nodelinear", "edgelinear", "noself")
@@ -85,26 +85,18 @@ class InteractionBlock(nn.Module):
             ]
         self.mlp_trans = nn.Sequential(*node_layers, *_norm_if(depth_mlp_node == 0, hidden_channels))
 
-        self.center_W = None if ablation == "noself" else nn.Parameter(torch.empty(1, hidden_channels))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Xavier-uniform weights, zero biases."""
         _reset_linear_layers(self)
-        if self.center_W is not None:
-            nn.init.xavier_uniform_(self.center_W)
+        self.center_W = None
+        if ablation != "noself":
+            self.center_W = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, hidden_channels)))
 
     def forward(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor, edge_weight: Tensor) -> Tensor:
-        """The update of ``h``.
+        """The update (N, H) of node states ``h`` (N, H).
 
         Args:
-            h: (N, H) node states.
             edge_index: (2, E), rows sender j and receiver i.
             edge_attr: (E, D) basis functions of the edges.
             edge_weight: (E,) w.
-
-        Returns:
-            (N, H).
         """
         sender, receiver = edge_index
         filters = self.mlp_edge[1:](self._first_edge_layer(h, edge_index, edge_attr)) * edge_weight[:, None]
@@ -144,16 +136,10 @@ class ForceDecoder(nn.Module):
     def __init__(self, decoder_type: str, decoder_activation_str: str, channels: int) -> None:
         super().__init__()
         check_choice("ForceNet", "decoder_type", decoder_type, ("mlp", "linear"))
-        hidden = (
-            [nn.Linear(channels, channels), nn.BatchNorm1d(channels), Act(decoder_activation_str)]
-            if decoder_type == "mlp"
-            else []
-        )
+        hidden = []
+        if decoder_type == "mlp":
+            hidden = [nn.Linear(channels, channels), nn.BatchNorm1d(channels), Act(decoder_activation_str)]
         self.decoder = nn.Sequential(*hidden, nn.Linear(channels, 3))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Xavier-uniform weights, zero biases."""
         _reset_linear_layers(self)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -237,13 +223,9 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
         check_choice("ForceNet", "ablation", ablation, ABLATIONS)
         _check_activation("activation_str", activation_str)
         _check_activation("decoder_activation_str", decoder_activation_str)
-        self.cutoff = cutoff
+        self.choose_edges(cutoff, max_neighbors, use_pbc, use_pbc_single, otf_graph)
         self.feat = feat
         self.ablation = ablation
-        self.otf_graph = otf_graph
-        self.use_pbc = use_pbc
-        self.use_pbc_single = use_pbc_single
-        self.max_neighbors = max_neighbors
         self.regress_forces = regress_forces
         self.direct_forces = direct_forces
 
@@ -337,7 +319,7 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
 
 
 @registry.register_model("forcenet_irelu")
-class ForceNetIReLU(ForceNet):
+class ForceNetIReLU(Variant, ForceNet):
     """ForceNet with its activations replaced by an integrated one and, if asked, without normalization (paper, Sec. 4).
 
     It takes what :class:`ForceNet` and every model takes (:mod:`ocp_dc.models`), and:
@@ -360,18 +342,15 @@ class ForceNetIReLU(ForceNet):
     def __init__(
         self,
         activation: str = "irelu",
-        activation_scope: str = "paper",
         denormalize: str = "none",
         replaced_by_position: bool = False,
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
-        self.removed_normalizations = remove_model_normalizations(self, denormalize)
+        if replaced_by_position:
+            self.activation_sites = {"paper": ("interactions.*.mlp_edge.*", "activation")}
+        super().__init__(activation=activation, denormalize=denormalize, **settings)
         if replaced_by_position:
             self._check_positions(activation, denormalize)
-            self.activation_sites = {"paper": ("interactions.*.mlp_edge.*", "activation")}
-        self.replaced_activations = replace_model_activations(self, activation, activation_scope)
-        if replaced_by_position:
             self.replaced_activations += self._replace_last_node_layers(activation)
 
     def _check_positions(self, activation: str, denormalize: str) -> None:
@@ -396,6 +375,7 @@ def _norm_if(needed: bool, channels: int) -> list[nn.Module]:
 
 
 def _reset_linear_layers(module: nn.Module) -> None:
+    """Xavier-uniform weights, zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

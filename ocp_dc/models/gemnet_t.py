@@ -12,7 +12,7 @@ from fairchem.core.models.gemnet.gemnet import GemNetT
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.scale_factors import load_scale_factors
-from ocp_dc.models.variants import refuse_denormalization, replace_model_activations
+from ocp_dc.models.variants import MOLECULE_EDGES, Variant
 
 
 def _outside_the_bases(path: str) -> bool:
@@ -21,15 +21,14 @@ def _outside_the_bases(path: str) -> bool:
 
 
 @registry.register_model("gemnet_t_irelu")
-class GemNetTIReLU(EdgesMixin, GemNetT):
+class GemNetTIReLU(Variant, EdgesMixin, GemNetT):
     """fairchem's ``gemnet_t`` with its scaled SiLU replaced by an integrated activation (paper, Sec. 4.1).
 
-    Forces are −∂E/∂x by default (``direct_forces: false``). With ``activation: original`` and the same weights,
-    energies, forces and parameter gradients are those of fairchem's ``gemnet_t``. Like it, this model needs an edge in
-    every structure and a triplet in every batch; and where atoms are exactly in line, it may clamp a cosine that
-    rounding puts beyond ±1: forces and their gradients by the weights are right there, Hessians can be wrong. And like
-    it, it makes edges symmetric by keeping those whose sender comes first in the data: where atoms have more neighbours
-    than ``max_neighbors``, energies depend on the order of the atoms, and so on the choice of a crystal's cell.
+    Forces are −∂E/∂x by default (``direct_forces: false``). Like fairchem's, this model needs an edge in every
+    structure and a triplet in every batch. Where atoms are exactly in line, it may clamp a cosine that rounding puts
+    beyond ±1: forces and their gradients by the weights are right there, Hessians can be wrong. It makes edges
+    symmetric by keeping those whose sender comes first in the data: where atoms have more neighbours than
+    ``max_neighbors``, energies depend on the order of the atoms, and so on the choice of a crystal's cell.
 
     It takes what every model takes (:mod:`ocp_dc.models`), and:
 
@@ -37,7 +36,6 @@ class GemNetTIReLU(EdgesMixin, GemNetT):
         activation: replaces SiLU together with its scale of 1/0.6; ``original`` keeps both.
         activation_scope: ``paper``, the MLPs of the output blocks only; ``all``, also those of the embedding and
             interaction blocks (unstable in the paper's trials, Sec. 5.1.1). No scope touches the basis functions.
-        denormalize: ``none``: there is no normalization to remove.
         scale_file: the scale factors, as a mapping of their names to values or the path of a JSON file of one (see
             :func:`ocp_dc.scale_factor_fit.fit_scale_factors`). Factors that this model lacks are left out: those
             of the force decoder, with ``direct_forces: false``. None leaves them at 1, or for a checkpoint to set.
@@ -49,22 +47,13 @@ class GemNetTIReLU(EdgesMixin, GemNetT):
     """
 
     activation_sites: ClassVar = {"paper": "out_blocks.*", "all": _outside_the_bases}
+    defaults: ClassVar = MOLECULE_EDGES
+    without_normalization: ClassVar = "GemNet"
 
-    def __init__(
-        self,
-        activation: str = "irelu",
-        activation_scope: str = "paper",
-        denormalize: str = "none",
-        use_pbc: bool = False,
-        otf_graph: bool = True,
-        scale_file: dict[str, float] | str | Path | None = None,
-        **settings: Any,
-    ) -> None:
-        refuse_denormalization("GemNet", denormalize)
-        super().__init__(use_pbc=use_pbc, otf_graph=otf_graph, **settings)
+    def __init__(self, scale_file: dict[str, float] | str | Path | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
         if scale_file is not None:
             load_scale_factors(self, scale_file)
-        self.replaced_activations = replace_model_activations(self, activation, activation_scope)
 
     def generate_graph(self, data) -> GraphData:
         graph = super().generate_graph(data)

@@ -2,53 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import math
+from typing import ClassVar
 
+import torch
 from fairchem.core.common.registry import registry
+from fairchem.core.models.base import GraphData
 from fairchem.core.models.schnet import SchNetWrap
 from torch import Tensor
 
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.models.variants import replace_model_activations
+from ocp_dc.models.variants import MOLECULE_EDGES, Variant
 
 
 @registry.register_model("schnet_irelu")
-class SchNetIReLU(GradientForces, EdgesMixin, SchNetWrap):
+class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
     """fairchem's ``schnet`` with its shifted softplus replaced by an integrated activation (paper, Sec. 4.1).
 
     The sites are the filter networks, the interaction blocks and the output block: the same for both values of
-    ``activation_scope``. With ``activation: original`` and the same weights, energies, forces and parameter gradients
-    are those of fairchem's ``schnet``.
+    ``activation_scope``.
 
-    It takes what every model takes (:mod:`ocp_dc.models`), except ``denormalize``, and:
-
-    Args:
-        **settings: fairchem's: ``hidden_channels``, ``num_filters``, ``num_interactions``, ``num_gaussians``,
-            ``readout`` (``sum`` or ``mean``).
+    It takes what every model takes (:mod:`ocp_dc.models`), and fairchem's ``hidden_channels``, ``num_filters``,
+    ``num_interactions``, ``num_gaussians`` and ``readout`` (``sum`` or ``mean``).
     """
 
     activation_sites: ClassVar = {"paper": None, "all": None}
-
-    def __init__(
-        self,
-        activation: str = "irelu",
-        activation_scope: str = "paper",
-        use_pbc: bool = False,
-        otf_graph: bool = True,
-        **settings: Any,
-    ) -> None:
-        super().__init__(use_pbc=use_pbc, otf_graph=otf_graph, **settings)
-        self.replaced_activations = replace_model_activations(self, activation, activation_scope)
+    defaults: ClassVar = MOLECULE_EDGES
+    without_normalization: ClassVar = "SchNet"
 
     def _forward(self, data) -> Tensor:
-        graph = self.generate_graph(data)
-        edge_attr = self.distance_expansion(graph.edge_distance)
-
+        graph, paired = self.generate_pairs(data)
         h = self.embedding(graph.atomic_numbers_full)
-        for interaction in self.interactions:
-            h = h + interaction(h, graph.edge_index, graph.edge_distance, edge_attr)
-        atom_energy = self.lin2(self.act(self.lin1(h)))
+        if paired:
+            h = self._interact_in_pairs(h, graph)
+        else:
+            edge_attr = self.distance_expansion(graph.edge_distance)
+            for interaction in self.interactions:
+                h = h + interaction(h, graph.edge_index, graph.edge_distance, edge_attr)
+        atom_energy = self.lin2(self.act(self.lin1(h)))[:, 0]
 
         energy = atom_energy.new_zeros(len(data.natoms))
-        return energy.scatter_reduce(0, graph.batch_full, atom_energy[:, 0], self.reduce, include_self=False)[:, None]
+        return energy.scatter_reduce(0, graph.batch_full, atom_energy, self.reduce, include_self=False)[:, None]
+
+    def _interact_in_pairs(self, h: Tensor, graph: GraphData) -> Tensor:
+        """What the interaction blocks do, with one evaluation of the filter networks for both directions of a pair."""
+        first, second = graph.edge_index
+        senders, receivers = torch.cat([first, second]), torch.cat([second, first])
+        expansion = self.distance_expansion(graph.edge_distance)
+        envelope = 0.5 * (torch.cos(graph.edge_distance * (math.pi / self.cutoff)) + 1)[:, None]
+        for block in self.interactions:
+            filters = block.mlp(expansion) * envelope
+            x = block.conv.lin1(h)
+            messages = x.index_select(0, senders).unflatten(0, (2, -1)) * filters
+            x = torch.zeros_like(x).index_add(0, receivers, messages.flatten(0, 1))
+            h = h + block.lin(block.act(block.conv.lin2(x)))
+        return h

@@ -68,7 +68,9 @@ def derivative_constrained(
     """
     if not isinstance(base, Mapping):
         raise InputError(f"model.base is {base!r}; it must have the name of a model and its settings")
-    model = _build({**base} if otf_graph is None else {**base, "otf_graph": otf_graph})
+    settings = {**base} if otf_graph is None else {**base, "otf_graph": otf_graph}
+    _require_buildable(settings)
+    model = build_model(settings)
 
     model.replaced_activations = []
     if activation != ORIGINAL:
@@ -106,19 +108,25 @@ def _output_sites(base: Mapping[str, Any]) -> tuple[str, ...]:
     return OUTPUT_SITES[name]
 
 
-def _build(settings: dict[str, Any]) -> nn.Module:
+def build_model(settings: Mapping[str, Any]) -> nn.Module:
+    """A new model, ours or fairchem's, by a config's ``model``: its ``name`` and settings."""
     setup_imports()  # registers all models of fairchem, if that has not been done
-    model_class = _checked("model.base", settings, "name")
-    if settings["name"] == "hydra":
-        if settings.get("backbone"):
-            _checked("model.base.backbone", settings["backbone"], "model")
-        for name, head in (settings.get("heads") or {}).items():
-            _checked(f"model.base.heads.{name}", head, "module", None)
+    model_class = registry.get_model_class(settings["name"])
     return model_class(**{key: value for key, value in settings.items() if key != "name"})
 
 
-def _checked(key: str, settings: Mapping[str, Any], name_key: str, *arguments: Any) -> Callable[..., nn.Module]:
-    """The class that ``settings[name_key]`` names, which takes the other settings after ``arguments``."""
+def _require_buildable(settings: dict[str, Any]) -> None:
+    setup_imports()
+    _require_settings("model.base", settings, "name")
+    if settings["name"] == "hydra":
+        if settings.get("backbone"):
+            _require_settings("model.base.backbone", settings["backbone"], "model")
+        for name, head in (settings.get("heads") or {}).items():
+            _require_settings(f"model.base.heads.{name}", head, "module", None)
+
+
+def _require_settings(key: str, settings: Mapping[str, Any], name_key: str, *arguments: Any) -> None:
+    """Raises InputError unless ``settings[name_key]`` takes the other settings after ``arguments``."""
     name = settings.get(name_key)
     try:
         model_class = registry.get_model_class(str(name))
@@ -130,4 +138,3 @@ def _checked(key: str, settings: Mapping[str, Any], name_key: str, *arguments: A
     except TypeError as error:
         known = ", ".join(list(signature.parameters)[len(arguments) :])
         raise InputError(f"{key}: {name} {error}; its settings: {known}") from error
-    return model_class

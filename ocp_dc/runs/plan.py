@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ocp_dc.runs.records import is_done, last_logged_step, read_record
-from ocp_dc.runs.rendering import format_duration, format_table
+from ocp_dc.runs.rendering import format_duration
+from ocp_dc.terminal import format_table
 
 
 class PlannedRun(Protocol):

@@ -13,6 +13,7 @@ from ocp_dc.files import replace_text
 LOCK_NAME = "lock"
 # the states of a result that a run is not repeated for
 DONE = ("finished", "diverged")
+REQUIRED = ("work", "steps", "log", "cell", "seed")
 TAIL_BYTES = 4096
 
 
@@ -50,8 +51,11 @@ def write_description(folder: Path, description: dict, identity: Sequence[str]) 
         identity: the keys that may not differ from those of a run that is there.
 
     Raises:
-        InputError: the folder holds another run.
+        InputError: the folder holds another run, or the description lacks a key.
     """
+    missing = [key for key in dict.fromkeys((*REQUIRED, *identity)) if key not in description]
+    if missing:
+        raise InputError(f"{folder}: experiment.json would lack {', '.join(missing)}; ocp_dc.runs says what it has")
     path = folder / "experiment.json"
     earlier = read_record(path)
     for key in identity:

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ocp_dc.terminal import format_table
+
 MISSING = "–"
 STYLE = """
 body { font-family: sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -98,14 +100,6 @@ def format_duration(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes // (24 * 60)} d {minutes % (24 * 60) // 60} h"
-
-
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words in columns, for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def to_markdown(title: str, introduction: Sequence[str], sections: Sequence[Section], figures: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import submitit
@@ -123,6 +123,3 @@ def submit(folders: Sequence[Path], settings: SlurmSettings, logs: Path) -> list
                 "--slurm-partition, --slurm-account and the like"
             ) from error
     return jobs
-
-
-SETTING_NAMES = tuple(setting.name for setting in fields(SlurmSettings) if setting.name != "additional")

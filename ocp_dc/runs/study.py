@@ -83,9 +83,12 @@ class Study(ABC):
 def studies() -> list[Study]:
     """Of all packages of ``ocp_dc`` that have one."""
     # looked for as a file, since importing a package may take long
-    files = (file for folder in ocp_dc.__path__ for file in Path(folder).glob("*/study.py"))
-    modules = (import_module(f"ocp_dc.{name}.study") for name in sorted(file.parent.name for file in files))
-    return [module.STUDY for module in modules if hasattr(module, "STUDY")]
+    names = {file.parent.name for folder in ocp_dc.__path__ for file in Path(folder).glob("*/study.py")}
+    modules = [import_module(f"ocp_dc.{name}.study") for name in sorted(names - {Path(__file__).parent.name})]
+    for module in modules:
+        if not hasattr(module, "STUDY"):
+            raise InputError(f"{module.__file__} has no STUDY; ocp_dc.runs.study says what that is")
+    return [module.STUDY for module in modules]
 
 
 def study_of(target: str) -> Study:

@@ -9,6 +9,15 @@ from dataclasses import dataclass, field
 from ocp_dc.runs.rendering import MISSING, Line, Picture, Section, Value, format_duration, format_number
 from ocp_dc.runs.results import Cell, Measure, Results, RunResult
 
+# the sentences of a legend
+SPREAD = "± is the standard deviation over seeds; n, the number of seeds that finished, is given where not all did."
+BEST = "The better of a model and model* of ours is {best}."
+MARKS = (
+    "✓: the method (*) improves on its baseline here as in the paper, or does not in either; ✗: it is the other way "
+    "round."
+)
+NONE = f"{MISSING}: no result yet. NaN: training diverged."
+
 
 @dataclass(frozen=True)
 class Row:
@@ -158,24 +167,14 @@ def _ours(table: Table, measure: Measure, cell: Cell, seeds: int) -> str:
 
 
 def _legend(table: Table, compared: bool) -> str:
-    measures = " over ".join(measure.title for measure in table.measures)
-    return " ".join(
-        [
-            f"{measures[0].upper()}{measures[1:]}{f' {table.measured_on}' if table.measured_on else ''}: ours"
-            + (", and the paper's records in parentheses." if table.published else "."),
-            "± is the standard deviation over seeds; n, the number of seeds that finished, is given where not all did.",
-            *(["The better of a model and model* of ours is {best}."] if compared else []),
-            *(
-                [
-                    "✓: the method (*) improves on its baseline here as in the paper, or does not in either; ✗: it is "
-                    "the other way round."
-                ]
-                if compared and table.published
-                else []
-            ),
-            f"{MISSING}: no result yet. NaN: training diverged.",
-        ]
-    )
+    shown = " over ".join(measure.title for measure in table.measures)
+    papers = ", and the paper's records in parentheses" if table.published else ""
+    sentences = [f"{shown[0].upper()}{shown[1:]} {table.measured_on}".rstrip() + f": ours{papers}.", SPREAD]
+    if compared:
+        sentences.append(BEST)
+        if table.published:
+            sentences.append(MARKS)
+    return " ".join([*sentences, NONE])
 
 
 def _agreement(table: Table, lines: Sequence[Line]) -> str:

@@ -100,19 +100,14 @@ def unused_run_id(run_dir: Path, identifier: str) -> str:
     """
     stem = "-".join(filter(None, [datetime.now().strftime("%Y-%m-%d-%H-%M-%S"), identifier]))
     run_id, number = [stem], 1
-    if distutils.is_master():
-        # mkdir, not exists: of two runs that start together only one makes the folder
-        while not _claim(run_dir / "checkpoints" / run_id[0]):
+    while distutils.is_master():
+        try:
+            # mkdir, not exists: of two runs that start together only one makes the folder
+            (run_dir / "checkpoints" / run_id[0]).mkdir(parents=True)
+            break
+        except FileExistsError:
             number += 1
             run_id = [f"{stem}-{number}"]
     if distutils.initialized():
         distutils.broadcast_object_list(run_id, src=0)
     return run_id[0]
-
-
-def _claim(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    return True

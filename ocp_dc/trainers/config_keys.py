@@ -117,9 +117,13 @@ def _check_sources(dataset: dict) -> None:
     if "lmdb" not in name and name != "md17_packed":
         return
     for name, source, _ in each_source(dataset):
-        folder = Path(source)
-        if not folder.exists() or (folder.is_dir() and not any(folder.glob("*.lmdb"))):
-            raise InputError(f"{name}: no LMDB there")
+        require_lmdb(name, Path(source))
+
+
+def require_lmdb(name: str, path: Path) -> None:
+    """Raises InputError unless ``path``, which messages call ``name``, is a file or a folder with LMDBs in it."""
+    if not path.exists() or (path.is_dir() and not any(path.glob("*.lmdb"))):
+        raise InputError(f"{name}: no LMDB there")
 
 
 def _check_stored_edges(model: dict, dataset: dict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fairchem.core.modules.exponential_moving_average import ExponentialMovingAv
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Batch
@@ -71,12 +73,9 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         dataset: dict[str, Any],
         optimizer: dict[str, Any],
         loss_functions: list[dict[str, Any]],
-        evaluation_metrics: dict[str, Any],
         identifier: str,
-        local_rank: int,
         timestamp_id: str | None = None,
         run_dir: str | None = None,
-        cpu: bool = False,
         **fairchem_settings: Any,
     ) -> None:
         check_trainer_config(task, model, outputs, dataset, optimizer, loss_functions)
@@ -93,12 +92,9 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             dataset=dataset,
             optimizer=optimizer,
             loss_functions=loss_functions,
-            evaluation_metrics=evaluation_metrics,
             identifier=identifier,
-            local_rank=local_rank,
             timestamp_id=timestamp_id or unused_run_id(Path(run_dir or "."), identifier),
             run_dir=run_dir,
-            cpu=cpu,
             **fairchem_settings,
         )
         self.config["cmd"]["ocp_dc_version"] = ocp_dc.__version__
@@ -202,7 +198,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         total = optim["max_epochs"] * epoch_steps
         saved_step = self.step
         hidden = not distutils.is_master()
-        with tqdm(total=total, initial=self.step, desc="training", unit="step", disable=hidden) as bar:
+        bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=hidden)
+        with bar, self._without_needless_exchange():
             for epoch in range(self.step // epoch_steps, optim["max_epochs"]):
                 first = self.step % epoch_steps
                 self.train_sampler.set_epoch_and_start_iteration(epoch, first)
@@ -217,6 +214,11 @@ class DerivativeConstrainedTrainer(OCPTrainer):
                         saved_step = self.step
         if saved_step != self.step:
             self.save()
+
+    def _without_needless_exchange(self) -> AbstractContextManager:
+        """Of a process that trains alone: it would send buffers and gradients to itself at every step."""
+        alone = isinstance(self.model, DistributedDataParallel) and distutils.get_world_size() == 1
+        return self.model.no_sync() if alone else nullcontext()
 
     def _train_step(self, batch: Batch, bar: tqdm) -> None:
         self.model.train()
@@ -234,16 +236,18 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             self.scheduler.step()
 
     def _log_training(self, bar: tqdm) -> None:
+        """Every ``print_every`` steps, means over these."""
         bar.update()
+        if self.step % self.config["cmd"]["print_every"]:
+            return
         values = {name: float(metric["metric"]) for name, metric in self.metrics.items()}
         values.update(lr=self.scheduler.get_lr(), epoch=self.epoch)
         if self.logger is not None:
             self.logger.log({**values, "step": self.step}, step=self.step, split="train")
-        if self.step % self.config["cmd"]["print_every"] == 0:
-            shown = {name: f"{value:.3g}" for name, value in values.items() if name in SHOWN_METRICS}
-            bar.set_postfix(shown, refresh=False)
-            self._log_metrics("train", values)
-            self.metrics = {}
+        shown = {name: f"{value:.3g}" for name, value in values.items() if name in SHOWN_METRICS}
+        bar.set_postfix(shown, refresh=False)
+        self._log_metrics("train", values)
+        self.metrics = {}
 
     def _validate_and_keep_best(self, primary_metric: str, disable_tqdm: bool) -> None:
         val_metrics = self.validate(split="val", disable_tqdm=disable_tqdm)
@@ -334,8 +338,6 @@ class DerivativeConstrainedTrainer(OCPTrainer):
 
 def _ids(batch: Batch) -> list[str]:
     """The structures of a batch as fairchem names them: ``sid`` or ``sid_fid``."""
-    sids = batch.sid.tolist() if isinstance(batch.sid, Tensor) else batch.sid
-    if "fid" not in batch:
-        return [str(sid) for sid in sids]
-    fids = batch.fid.tolist() if isinstance(batch.fid, Tensor) else batch.fid
-    return [f"{sid}_{fid}" for sid, fid in zip(sids, fids, strict=True)]
+    names = [batch[key] for key in ("sid", "fid") if key in batch]
+    columns = [values.tolist() if isinstance(values, Tensor) else values for values in names]
+    return ["_".join(map(str, words)) for words in zip(*columns, strict=True)]

@@ -24,10 +24,9 @@ class MetricsLog:
 
     def write(self, split: str, step: int, values: dict[str, float]) -> None:
         """Values that are not finite are written as null, so that every line is valid JSON."""
-        record = {"split": split, "step": step}
-        record.update({key: value if math.isfinite(value) else None for key, value in values.items()})
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
         with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps({"split": split, "step": step, **finite}) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict]:

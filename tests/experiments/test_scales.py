@@ -4,7 +4,7 @@ import pytest
 from fairchem.core.common.utils import load_config
 
 from ocp_dc.config_files import config_file
-from ocp_dc.experiments.definitions import MD17, MODELS, OC22, Experiment, experiments_of
+from ocp_dc.experiments.definitions import MD17, OC22, PAPERS_MODELS, Experiment, experiments_of
 from ocp_dc.experiments.plan import Run
 from ocp_dc.experiments.scales import SCALES, WIDTHS
 from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source
@@ -63,7 +63,7 @@ def test_smaller_scales_fit_the_embedded_samples(collection):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", PAPERS_MODELS)
 def test_smaller_widths_narrow_settings_of_the_config(model, width):
     for collection in (MD17, OC22):
         settings = load_config(config_file(f"{collection.name}/{model}"))[0]["model"]

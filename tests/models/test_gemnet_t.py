@@ -15,7 +15,7 @@ from ocp_dc.models.gemnet_t import GemNetTIReLU
 from ocp_dc.models.scale_factors import read_scale_factors
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "md17"
-PUBLISHED_FACTORS = CONFIGS / "gemnet_scale_factors.json"
+PUBLISHED_FACTORS = Path(__file__).parent.parent / "data" / "gemnet_scale_factors.json"
 SIZES = GEMNET_T.settings
 
 

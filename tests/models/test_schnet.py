@@ -1,8 +1,25 @@
+from contextlib import nullcontext
+
 import pytest
-from small_models import SCHNET
+import torch
+from molecules import MOLECULES, ONE_ATOM, SLAB, THIN, TRICLINIC, WIRE, batch_of, structure
+from small_models import SCHNET, float64_by_default
+from test_properties import assert_close
 
 from ocp_dc.activations import IReLU
 from ocp_dc.errors import InputError
+from ocp_dc.transforms import replace_activations
+
+ALONE = structure(torch.zeros(1, 3), torch.tensor([8]))
+# structures, use_pbc, max_neighbors, and whether every edge then has its reverse
+BATCHES = {
+    "molecules": (MOLECULES, False, 50, True),
+    "molecules_cut": (MOLECULES, False, 5, False),
+    "atom": ((ALONE,), False, 50, True),
+    "crystals": ((TRICLINIC, THIN), True, 50, True),
+    "crystals_cut": ((TRICLINIC, THIN), True, 7, False),
+    "own_images": ((ONE_ATOM,), True, 50, True),
+}
 
 
 def test_activation_sites():
@@ -18,3 +35,42 @@ def test_activation_sites():
 def test_unknown_scope_lists_the_known_ones():
     with pytest.raises(InputError, match=r"model\.activation_scope is 'head'.*paper, all"):
         SCHNET.build(activation_scope="head")
+
+
+def energies_forces_gradients(model, structures, max_neighbors, dtype=torch.float64):
+    batch = batch_of(*structures)
+    batch.pos = batch.pos.to(dtype)
+    model = model.to(dtype).train()
+    model.max_neighbors = max_neighbors
+    out = model(batch)
+    loss = out["energy"].square().mean() + 30 * (out["forces"] - 0.1).abs().mean()
+    return [out["energy"], out["forces"], *torch.autograd.grad(loss, list(model.parameters()))]
+
+
+# float32 rounds in another order: to 1e-4 of the largest value
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["64", "32"])
+@pytest.mark.parametrize("activation", ["original", "irelu"])
+@pytest.mark.parametrize("name", BATCHES)
+def test_pairs_equal_fairchems_interaction_blocks(name, activation, dtype, rtol):
+    structures, use_pbc, max_neighbors, paired = BATCHES[name]
+    fairchems, ours = SCHNET.build_fairchem("original"), SCHNET.build(activation, use_pbc=use_pbc)
+    if activation == "irelu":
+        replace_activations(fairchems, "irelu")
+    ours.load_state_dict(fairchems.state_dict(), strict=True)
+    # fairchem's limit takes positions of the default precision
+    with float64_by_default() if dtype == torch.float64 else nullcontext():
+        expected = energies_forces_gradients(fairchems, structures, max_neighbors, dtype)
+    actual = energies_forces_gradients(ours, structures, max_neighbors, dtype)
+    for of_fairchems, of_ours in zip(expected, actual, strict=True):
+        assert_close(of_ours, of_fairchems, rtol)
+    assert ours.generate_pairs(batch_of(*structures))[1] == paired
+
+
+def test_pairs_where_periodicities_differ():
+    """Fairchem's search takes one periodicity a batch: here its blocks get the edges of ours."""
+    structures = (TRICLINIC, SLAB, WIRE, MOLECULES[1], THIN)
+    paired, plain = (SCHNET.build(use_pbc=True) for _ in range(2))
+    plain.generate_pairs = lambda data: (plain.generate_graph(data), False)
+    results = [energies_forces_gradients(model, structures, 50) for model in (paired, plain)]
+    for of_pairs, of_edges in zip(*results, strict=True):
+        assert_close(of_pairs, of_edges)

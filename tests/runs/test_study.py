@@ -98,3 +98,11 @@ def test_a_folder_of_another_run_is_refused(tea):
     status, _, error = tea("reproduce", "tea", "--out", "out", "--spoons", 3)
     assert status == 2
     assert "green-s0 is of a run with spoons 2, not 3; choose another --out, or remove that folder" in error
+
+
+def test_a_study_module_without_a_study_is_named(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "study.py").write_text("")
+    monkeypatch.setattr(ocp_dc, "__path__", [*ocp_dc.__path__, str(tmp_path)])
+    with pytest.raises(InputError, match=r"empty/study\.py has no STUDY"):
+        studies()

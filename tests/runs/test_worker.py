@@ -9,7 +9,7 @@ import pytest
 
 from ocp_dc.errors import DivergedError, InputError
 from ocp_dc.runs import worker
-from ocp_dc.runs.records import read_record, write_record
+from ocp_dc.runs.records import read_record, write_description, write_record
 from ocp_dc.runs.worker import Quantity, Work
 
 RESULT = Work({"weight": Quantity(3.0, "kg"), "share": Quantity(0.5)}, seconds=7.0)
@@ -92,3 +92,9 @@ def test_work_that_is_no_function_is_a_failure_that_names_it(folder, name):
     result = read_record(folder / "result.json")
     assert result["status"] == "failed"
     assert f"work is {name!r}, which is not module:function" in result["message"]
+
+
+def test_a_description_without_a_key_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"experiment.json would lack log, cell, seed, spoons; ocp_dc.runs says"):
+        write_description(tmp_path, {"work": "kettle.brewing:brew", "steps": 20}, identity=["spoons"])
+    assert not any(tmp_path.iterdir())

@@ -108,7 +108,7 @@ SCALES = {
                 test_batch_size=20,
                 epochs=75,
                 width="small",
-                settings=("--optim.eval_every=200", "--optim.num_workers=0"),
+                settings=("--dataset.train.format=md17_packed", "--optim.eval_every=200", "--optim.num_workers=0"),
             ),
             _SMOKE,
         ),

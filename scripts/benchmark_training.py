@@ -145,9 +145,14 @@ def settings(options: argparse.Namespace, model: str, folder: Path) -> dict:
     convert(sample_path(), data, sizes={"train": options.steps * BATCH_SIZE, "val": 20, "test": 20})
     widths = {} if options.width == "published" else WIDTHS[options.width][options.model]
     arguments = [
-        *("--config-yml", f"md17/{model}", "--run-dir", str(folder)),
-        *(f"--dataset.train.src={data / 'train'}", f"--dataset.val.src={data / 'val'}"),
-        *("--optim.num_workers=0", f"--optim.eval_every={NEVER}", f"--optim.checkpoint_every={NEVER}"),
+        "--config-yml",
+        f"md17/{model}",
+        f"--run-dir={folder}",
+        f"--dataset.train.src={data / 'train'}",
+        f"--dataset.val.src={data / 'val'}",
+        "--optim.num_workers=0",
+        f"--optim.eval_every={NEVER}",
+        f"--optim.checkpoint_every={NEVER}",
         *(f"--model.{key}={value}" for key, value in widths.items()),
     ]
     if not options.gpu:
@@ -161,6 +166,7 @@ def both_sides(options: argparse.Namespace, folder: Path) -> Iterator[list[Side]
     with contextlib.ExitStack() as stack:
         ours = settings(options, f"{options.model}_irelu", folder / "ours")
         ours["model"]["activation"] = options.activation
+        ours["dataset"]["train"]["format"] = options.format
         sides = [Side("ours", stack.enter_context(new_trainer_context(config=ours)).trainer)]
         if options.model in STOCK_MODELS:
             stock = settings(options, options.model, folder / "stock")
@@ -182,6 +188,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="schnet")
     parser.add_argument("--width", choices=("published", *WIDTHS), default="small", help="default small")
     parser.add_argument("--activation", default="irelu", help="of our side: original, irelu (default), ...")
+    parser.add_argument("--format", choices=("lmdb", "md17_packed"), default="lmdb", help="of our side's data")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=40, help="an epoch, 3 to 40 (default)")
     parser.add_argument("--repeats", type=int, default=7, help="counted epochs of each side (default 7)")

@@ -17,8 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ocp_dc.evaluation import EFWT_ENERGY_EV, EFWT_FORCE_EV_PER_ANGSTROM
 from ocp_dc.experiments.definitions import MOLECULES, Experiment, PaperValue
-from ocp_dc.experiments.plan import PREDICTIONS_NAME
-from ocp_dc.experiments.tables import training_conformations
+from ocp_dc.experiments.plan import PREDICTIONS_NAME, training_conformations
 from ocp_dc.runs.rendering import Picture
 from ocp_dc.runs.results import Cell, Measure, RunResult
 from ocp_dc.units import ENERGY_UNITS_IN_EV

@@ -14,6 +14,7 @@ from ocp_dc.config_files import config_file
 from ocp_dc.experiments.definitions import PAPER_BETA, Experiment
 from ocp_dc.experiments.scales import Scale
 from ocp_dc.runs.records import write_description
+from ocp_dc.runs.results import Cell
 
 if TYPE_CHECKING:
     from ocp_dc.datasets.manifest import Manifest
@@ -134,6 +135,11 @@ class Run:
             "ocp_dc_version": ocp_dc.__version__,
         }
         write_description(self.folder, description, IDENTITY)
+
+
+def training_conformations(cell: Cell) -> int:
+    """The number that a cell's runs were trained on; at a reduced scale not the experiment's."""
+    return cell.runs[0].description["split"]["sizes"]["train"]
 
 
 @functools.cache

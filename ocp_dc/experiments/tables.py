@@ -18,9 +18,10 @@ from ocp_dc.experiments.definitions import (
     published_protocol,
     recommended_variants,
 )
+from ocp_dc.experiments.plan import training_conformations
 from ocp_dc.runs import tables
 from ocp_dc.runs.rendering import Picture
-from ocp_dc.runs.results import Cell, Measure, Results, RunResult
+from ocp_dc.runs.results import Measure, Results, RunResult
 from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 SPLIT_VERBS = {"train": "train", "val": "validate", "test": "test"}
@@ -137,11 +138,6 @@ def figure_pictures(target: str, results: Results) -> list[Picture]:
     of_molecules = {molecule: [cell for _, cell in of_sizes] for molecule, of_sizes in cells.items()}
     known = {each: value for each, value in papers.items() if value}
     return [Picture("fig2", caption, figures.plot_sizes(of_molecules, known, shown))]
-
-
-def training_conformations(cell: Cell) -> int:
-    """The number that a cell's runs were trained on; at a reduced scale not the experiment's."""
-    return cell.runs[0].description["split"]["sizes"]["train"]
 
 
 def _figure_groups(table: Table, results: Results) -> Iterator[tables.Group]:

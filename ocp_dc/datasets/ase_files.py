@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import ase.db
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -18,7 +16,7 @@ from ase.constraints import FixAtoms
 from ase.geometry import wrap_positions
 from ase.io.trajectory import TrajectoryReader
 
-from ocp_dc.datasets.extxyz import split_frames
+from ocp_dc.datasets.extxyz import read_frame, split_frames
 from ocp_dc.datasets.structures import Structure, check_structure, completed_cell
 from ocp_dc.errors import InputError
 
@@ -148,8 +146,7 @@ def _open_xyz(path: Path) -> FrameFile:
     def read(row: int) -> Atoms:
         with path.open("rb") as stream:
             stream.seek(offsets[row])
-            text = stream.read(offsets[row + 1] - offsets[row]).decode("utf-8")
-        return ase.io.read(StringIO(text), format="extxyz")
+            return read_frame(stream.read(offsets[row + 1] - offsets[row]))
 
     return FrameFile(path, "extxyz", len(offsets) - 1, read)
 

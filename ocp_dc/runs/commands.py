@@ -10,27 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ocp_dc.errors import InputError
 from ocp_dc.runs.plan import PlannedRun, format_plan
 from ocp_dc.runs.records import DONE, is_done, read_record
 from ocp_dc.runs.report import FORMATS, print_table, run_report
 from ocp_dc.runs.running import PATIENCE, Outcome, default_jobs, format_outcome, run_all
+from ocp_dc.runs.slurm import FLAGS, SlurmSettings, read_slurm_settings, submit
 from ocp_dc.runs.study import Study, studies, study_of
-
-if TYPE_CHECKING:
-    from ocp_dc.runs.slurm import SlurmSettings
-
-SLURM_FLAGS = {
-    "partition": (str, "partition"),
-    "account": (str, "account"),
-    "qos": (str, "quality of service"),
-    "time": (float, "hours; longer runs are requeued and go on (default 24)"),
-    "mem": (float, "gigabytes of memory (default 16)"),
-    "gpus": (int, "GPUs of a job (default 1)"),
-    "cpus": (int, "CPU cores of a job (default 4)"),
-}
 
 
 def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
@@ -63,8 +50,8 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
     slurm = reproduce.add_argument_group("SLURM")
     slurm.add_argument("--submit", action="store_true", help="send each run as a job")
     slurm.add_argument("--slurm-config", metavar="FILE", type=Path, help="YAML file with a section slurm")
-    for name, (kind, what) in SLURM_FLAGS.items():
-        slurm.add_argument(f"--slurm-{name}", metavar=name.upper(), type=kind, help=what)
+    for name, flag in FLAGS.items():
+        slurm.add_argument(f"--slurm-{name}", metavar=name.upper(), type=flag["kind"], help=flag["help"])
     reproduce.set_defaults(func=run_reproduce, own_options=own)
 
     report = subparsers.add_parser("report", help="tables and figures of finished runs, beside the paper's")
@@ -105,8 +92,6 @@ def run_reproduce(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
     """What jobs ask for, None without ``--submit``; refuses options that do not go together."""
-    from ocp_dc.runs.slurm import read_slurm_settings
-
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: at least one job is needed")
     if args.seeds < 1:
@@ -117,7 +102,7 @@ def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
         for action in actions if other is not study else ():
             if getattr(args, action.dest) != action.default:
                 raise InputError(f"{action.option_strings[0]} is an option of {other.title}, not of {args.target}")
-    flags = {name: getattr(args, f"slurm_{name}") for name in SLURM_FLAGS}
+    flags = {name: getattr(args, f"slurm_{name}") for name in FLAGS}
     if args.submit:
         return read_slurm_settings(args.slurm_config, **flags)
     given = [name for name, value in {**flags, "config": args.slurm_config}.items() if value is not None]
@@ -127,8 +112,6 @@ def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
 
 
 def _submit(runs: Sequence[PlannedRun], settings: SlurmSettings, out: Path) -> None:
-    from ocp_dc.runs.slurm import submit
-
     folders = [run.folder for run in runs if not is_done(read_record(run.folder / "result.json"))]
     for folder, job in zip(folders, submit(folders, settings, out / "slurm"), strict=True):
         print(f"job {job}: {folder.name}")

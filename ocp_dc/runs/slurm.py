@@ -4,40 +4,43 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-
-import submitit
-import yaml
-from submitit.helpers import Checkpointable
+from typing import TYPE_CHECKING, Any
 
 from ocp_dc.errors import InputError
 from ocp_dc.runs.running import PATIENCE, run_all
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
 
 # a job that exceeds its time is put in the queue again this often
 MAX_TIMEOUTS = 20
 
 
+def _option(default: str | float | int | None, kind: type, what: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": what})
+
+
 @dataclass(frozen=True)
 class SlurmSettings:
-    """What a job asks for.
+    """What a job asks for: the keys of a YAML file's section ``slurm``, and, but for the last, flags.
 
     Attributes:
-        partition, account, qos: the cluster's default where None.
-        time: hours; a job that needs longer is requeued and goes on.
-        mem: gigabytes of memory.
-        gpus, cpus: of a job.
         additional: any other options of sbatch, such as ``constraint``.
     """
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    time: float = 24.0
-    mem: float = 16.0
-    gpus: int = 1
-    cpus: int = 4
+    partition: str | None = _option(None, str, "partition (default: the cluster's, as for the next two)")
+    account: str | None = _option(None, str, "account")
+    qos: str | None = _option(None, str, "quality of service")
+    time: float = _option(24.0, float, "hours; longer runs are requeued and go on (default 24)")
+    mem: float = _option(16.0, float, "gigabytes of memory (default 16)")
+    gpus: int = _option(1, int, "GPUs of a job (default 1)")
+    cpus: int = _option(4, int, "CPU cores of a job (default 4)")
     additional: dict[str, str] = field(default_factory=dict)
+
+
+FLAGS = {option.name: option.metadata for option in fields(SlurmSettings) if option.metadata}
 
 
 def read_slurm_settings(file: Path | None, **flags: str | float | int | None) -> SlurmSettings:
@@ -46,33 +49,33 @@ def read_slurm_settings(file: Path | None, **flags: str | float | int | None) ->
     Raises:
         InputError: the file cannot be read, or a key or value in it cannot be used.
     """
-    settings = SlurmSettings()
-    if file is not None:
-        settings = replace(settings, **_read_section(file))
-    return replace(settings, **{name: value for name, value in flags.items() if value is not None})
+    section = _read_section(file) if file is not None else {}
+    return SlurmSettings(**section | {name: value for name, value in flags.items() if value is not None})
 
 
 def _read_section(file: Path) -> dict:
+    import yaml
+
     try:
         section = (yaml.safe_load(file.read_text()) or {}).get("slurm")
     except (OSError, UnicodeDecodeError, AttributeError, yaml.YAMLError) as error:
         raise InputError(f"--slurm-config {file} cannot be read ({error}); give a YAML file") from error
     if not isinstance(section, dict):
         raise InputError(f"--slurm-config {file} has no section slurm with keys and values; add it")
-    defaults = asdict(SlurmSettings())
+    kinds = {**{name: flag["kind"] for name, flag in FLAGS.items()}, "additional": dict}
     for key, value in section.items():
-        if key not in defaults:
+        if key not in kinds:
             raise InputError(
-                f"--slurm-config {file}: slurm.{key} is unknown; known: {', '.join(defaults)} (other options of sbatch "
+                f"--slurm-config {file}: slurm.{key} is unknown; known: {', '.join(kinds)} (other options of sbatch "
                 "go under additional)"
             )
-        expected = str if defaults[key] is None else type(defaults[key])
+        expected = kinds[key]
         if not isinstance(value, (int, float) if expected is float else expected):
             raise InputError(f"--slurm-config {file}: slurm.{key} is {value!r}; it must be of type {expected.__name__}")
     return section
 
 
-class RunJob(Checkpointable):
+class RunJob:
     """What a job does: one run, from wherever it stands. Submitting it again goes on with it."""
 
     def __init__(self, folder: Path) -> None:
@@ -82,6 +85,12 @@ class RunJob(Checkpointable):
         (outcome,) = run_all([self.folder], jobs=1, patience=PATIENCE)
         logging.info(f"{outcome.folder.name}: {outcome.status}")
         return outcome.status
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit puts in the queue when the job is preempted or out of time."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
 
 
 def submit(folders: Sequence[Path], settings: SlurmSettings, logs: Path) -> list[str]:
@@ -98,6 +107,8 @@ def submit(folders: Sequence[Path], settings: SlurmSettings, logs: Path) -> list
     Raises:
         InputError: there is no SLURM here, or it refuses the jobs.
     """
+    import submitit
+
     try:
         executor = submitit.AutoExecutor(folder=logs / "%j", cluster="slurm", slurm_max_num_timeout=MAX_TIMEOUTS)
     except RuntimeError as error:

@@ -33,7 +33,7 @@ def small_widths(config: str) -> list[str]:
     name = Path(config).name
     model = next((model for model in SMALL if name == model or name.startswith(f"{model}_")), None)
     if model is None:
-        pytest.fail(f"configs/{config}.yml: no small widths for its model; add them to WIDTHS in experiments/scales.py")
+        pytest.fail(f"configs/{config}.yml: no small widths for its model; add them to experiments/widths.json")
     return [f"--model.{key}={value}" for key, value in SMALL[model].items()]
 
 

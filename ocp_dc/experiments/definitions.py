@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +17,8 @@ PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 # its activations replaced by position); this package's own
 PROTOCOLS = ("paper", "as_published", "recommended")
 PAPER_BETA = 30.0
+# quantities of a run that the paper's tables show, and their columns in its records
+MEASURED = {"energy MAE": "energy_mae", "force MAE": "force_mae"}
 
 
 @dataclass(frozen=True)
@@ -238,22 +240,16 @@ TABLES = {table.name: table for table in _TABLES}
 
 @dataclass(frozen=True)
 class PaperValue:
-    """What the paper reports for an experiment; NaN where training diverged.
+    """What the paper reports for an experiment, by the names of :data:`MEASURED`, in the collection's units.
 
     Attributes:
-        energy, force: the mean absolute errors in the published records, in the collection's units.
-        printed_energy, printed_force: the number in the paper's table where it is not the record's, cut or rounded to
-            its digits (the tables mostly cut); None where it is.
+        published: the mean absolute errors in the published records; NaN where training diverged.
+        printed: the number in the paper's table where it is not the record's, cut or rounded to its digits (the tables
+            mostly cut).
     """
 
-    energy: float
-    force: float
-    printed_energy: float | None = None
-    printed_force: float | None = None
-
-    @property
-    def printed(self) -> tuple[float | None, float | None]:
-        return self.printed_energy, self.printed_force
+    published: Mapping[str, float]
+    printed: Mapping[str, float] = field(default_factory=dict)
 
 
 def experiments_of(
@@ -354,11 +350,11 @@ def _paper_values() -> dict[tuple[str, str, str, int], list[tuple[list[str], Pap
     values = {}
     with PAPER_RESULTS.open(newline="") as file:
         for record in csv.DictReader(file):
-            printed = [
-                float(record[key]) if record[key] else None for key in ("printed_energy_mae", "printed_force_mae")
-            ]
-            value = PaperValue(float(record["energy_mae"]), float(record["force_mae"]), *printed)
-            column = record["molecule"] or record["dataset"]
-            key = (record["model"], record["variant"], column, int(record["train_size"]))
-            values.setdefault(key, []).append((record["tables"].split(";"), value))
+            published, printed = (
+                {name: float(record[before + column]) for name, column in MEASURED.items() if record[before + column]}
+                for before in ("", "printed_")
+            )
+            place = record["molecule"] or record["dataset"]
+            key = (record["model"], record["variant"], place, int(record["train_size"]))
+            values.setdefault(key, []).append((record["tables"].split(";"), PaperValue(published, printed)))
     return values

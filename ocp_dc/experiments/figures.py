@@ -91,15 +91,15 @@ def plot_sizes(
         measures: energy and force.
     """
     figure, panels = _panels(2)
-    for axes, measure, quantity in zip(panels, measures, ("energy", "force"), strict=True):
+    for axes, measure in zip(panels, measures, strict=True):
         for molecule, of_sizes in cells.items():
             number = list(MOLECULES).index(molecule)
             style = {"color": PALETTE[number], "marker": MARKERS[number]}
             sizes = [(training_conformations(cell), cell) for cell in of_sizes]
             _plot_means(axes, sizes, measure, label=molecule, **style)
-            reported = {of.train_size: value for of, value in papers.items() if of.molecule == molecule}
-            values = [getattr(value, quantity) for value in reported.values()]
-            axes.plot(list(reported), values, **style, linestyle=":", alpha=0.6, markerfacecolor="none")
+            reported = [(of.train_size, paper) for of, paper in papers.items() if of.molecule == molecule]
+            values = [paper.published[measure.name] for _, paper in reported]
+            axes.plot([size for size, _ in reported], values, **style, linestyle=":", alpha=0.6, markerfacecolor="none")
         axes.plot([], [], color="grey", linestyle=":", marker="o", markerfacecolor="none", label="the paper's")
         axes.set(xlabel="training conformations", ylabel=f"{measure.name} on the test set ({measure.unit})")
         _set_log(axes.xaxis)

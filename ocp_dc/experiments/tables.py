@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ocp_dc.experiments.definitions import (
     COLUMNS,
     MD17,
+    MEASURED,
     MODELS,
     MOLECULES,
     PAPER_BETA,
@@ -34,7 +35,8 @@ def measures(collection: Collection) -> tuple[Measure, Measure]:
     unit = collection.energy_unit
     factors = {other: in_ev / ENERGY_UNITS_IN_EV[unit] for other, in_ev in ENERGY_UNITS_IN_EV.items()}
     per_length = {f"{other}/Å": factor for other, factor in factors.items()}
-    return Measure("energy MAE", unit, factors), Measure("force MAE", f"{unit}/Å", per_length)
+    energy, force = MEASURED
+    return Measure(energy, unit, factors), Measure(force, f"{unit}/Å", per_length)
 
 
 def table_of(target: str, results: Results) -> tables.Table:
@@ -42,17 +44,11 @@ def table_of(target: str, results: Results) -> tables.Table:
     table = TABLES[target]
     experiments = _figure_cells(table, results) if target in FIGURES else _table_cells(table, results)
     papers = {each.cell: value for each in experiments if (value := paper_value(each, target))}
-    names = [measure.name for measure in measures(table.collection)]
     shared = {
         "measures": measures(table.collection),
         "measured_on": "on the test set",
-        "published": {
-            cell: dict(zip(names, (value.energy, value.force), strict=True)) for cell, value in papers.items()
-        },
-        "printed": {
-            cell: {name: number for name, number in zip(names, value.printed, strict=True) if number is not None}
-            for cell, value in papers.items()
-        },
+        "published": {cell: value.published for cell, value in papers.items()},
+        "printed": {cell: value.printed for cell, value in papers.items()},
     }
     if target in FIGURES:
         return tables.Table(

@@ -86,21 +86,20 @@ class ChemistryStudy(Study):
 
     def prepare(self, runs: Sequence[Run]) -> tuple[list[Run], list[Outcome]]:
         """Converts what is missing."""
-        ready, failed, errors = [], [], {}
-        manifests = {}
+        ready, failed, prepared = [], [], {}
         for run in runs:
-            if run.data not in manifests and run.data not in errors:
+            if run.data not in prepared:
                 try:
-                    manifests[run.data] = run.source.prepare(run.experiment.molecule, run.sizes, run.data)
+                    prepared[run.data] = run.source.prepare(run.experiment.molecule, run.sizes, run.data)
                 except InputError as error:
-                    errors[run.data] = error
-            if run.data in errors:
-                failed.append(Outcome(run.folder, "failed", str(errors[run.data])))
+                    prepared[run.data] = error
+            if isinstance(prepared[run.data], InputError):
+                failed.append(Outcome(run.folder, "failed", str(prepared[run.data])))
             else:
-                run.describe(manifests[run.data])
+                run.describe(prepared[run.data])
                 ready.append(run)
         if not ready:
-            raise next(iter(errors.values()))
+            raise prepared[runs[0].data]
         return ready, failed
 
     def run_pictures(self, run: RunResult) -> list[Picture]:

@@ -7,13 +7,14 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain, product
 from pathlib import Path
 
 from ocp_dc import __version__
 from ocp_dc.runs.rendering import Section, to_html, to_markdown, to_text
-from ocp_dc.runs.results import Cell, Measure, Results, RunResult, read_results
+from ocp_dc.runs.results import Results, RunResult, read_results
 from ocp_dc.runs.study import Study, study_of
-from ocp_dc.runs.tables import Table, runs_section, table_section
+from ocp_dc.runs.tables import runs_section, table_section
 
 FORMATS = ("md", "csv", "html", "png")
 TITLE = "Our runs beside the paper's"
@@ -107,8 +108,7 @@ def _csv(targets: Sequence[str], results: Results) -> str:
     """Long format: a line for each target, run and quantity; cells without runs have one too."""
     lines = [line for target in targets for line in _csv_lines(target, results)]
     text = io.StringIO()
-    columns = list(dict.fromkeys(column for line in lines for column in line))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(chain.from_iterable(lines))), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
@@ -118,18 +118,15 @@ def _csv_lines(target: str, results: Results) -> Iterator[dict]:
     study = study_of(target)
     table = study.table(target, results)
     for cell in table.cells(results):
-        for run in cell.runs or (None,):
-            for measure in table.measures:
-                yield {"target": target, **study.fields(cell.name, run), **_csv_values(table, cell, run, measure)}
-
-
-def _csv_values(table: Table, cell: Cell, run: RunResult | None, measure: Measure) -> dict:
-    return {
-        "status": run.status if run else "missing",
-        "step": run.step if run else "",
-        "quantity": measure.name,
-        "unit": measure.unit,
-        "value": measure.of(run) if run else None,
-        "paper": table.published.get(cell.name, {}).get(measure.name),
-        "paper_printed": table.printed.get(cell.name, {}).get(measure.name),
-    }
+        for run, measure in product(cell.runs or (None,), table.measures):
+            yield {
+                "target": target,
+                **study.fields(cell.name, run),
+                "status": run.status if run else "missing",
+                "step": run.step if run else "",
+                "quantity": measure.name,
+                "unit": measure.unit,
+                "value": measure.of(run) if run else None,
+                "paper": table.published.get(cell.name, {}).get(measure.name),
+                "paper_printed": table.printed.get(cell.name, {}).get(measure.name),
+            }

@@ -40,10 +40,10 @@ class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
             edge_attr = self.distance_expansion(graph.edge_distance)
             for interaction in self.interactions:
                 h = h + interaction(h, graph.edge_index, graph.edge_distance, edge_attr)
-        atom_energy = self.lin2(self.act(self.lin1(h)))[:, 0]
+        atom_energy = self.lin2(self.act(self.lin1(h))).squeeze(1)
 
         energy = atom_energy.new_zeros(len(data.natoms))
-        return energy.scatter_reduce(0, graph.batch_full, atom_energy, self.reduce, include_self=False)[:, None]
+        return energy.scatter_reduce(0, graph.batch_full, atom_energy, self.reduce, include_self=False).unsqueeze(1)
 
     def _interact_in_pairs(self, h: Tensor, graph: Graph) -> Tensor:
         """What the interaction blocks do, with one evaluation of the filter networks for both directions of a pair."""
@@ -53,8 +53,9 @@ class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
         envelope = 0.5 * (torch.cos(graph.edge_distance * (math.pi / self.cutoff)) + 1)
         if graph.within is not None:
             envelope = envelope * graph.within
+        envelope = envelope.unsqueeze(1)
         for block in self.interactions:
-            filters = block.mlp(expansion) * envelope[:, None]
+            filters = block.mlp(expansion) * envelope
             x = block.conv.lin1(h)
             messages = x.index_select(0, senders).unflatten(0, (2, -1)) * filters
             x = torch.zeros_like(x).index_add(0, receivers, messages.flatten(0, 1))

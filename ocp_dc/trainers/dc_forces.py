@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -38,6 +39,7 @@ from ocp_dc.trainers.config_keys import check_trainer_config
 from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels, float64_normalizer
 from ocp_dc.trainers.losses import Loss
 from ocp_dc.trainers.metrics_log import MetricsLog
+from ocp_dc.trainers.traced_step import TARGETS, WORTH_TRACING, Step, TracedStep
 from ocp_dc.trainers.unshown_steps import UnshownSteps, structure_names
 
 SHOWN_METRICS = ("loss", "energy_mae", "forces_mae")
@@ -87,6 +89,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         self.reference_energy = parse_reference_energy(task.get("reference_energy"))
         self.last_checkpoint: str | None = None
         self.unshown: UnshownSteps | None = None
+        self.traced_step: TracedStep | None = None
         # SchNet's narrow Gaussians are mostly denormal numbers, which CPUs multiply ten times slower.
         torch.set_flush_denormal(True)
         super().__init__(
@@ -171,6 +174,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         require_same_model(checkpoint_path, checkpoint, self.config["model"], self.model)
         require_same_labels(checkpoint_path, checkpoint, self.config["task"])
         require_same_units(checkpoint_path, checkpoint, self.data_units)
+        self.traced_step = None
         self.config["labels"] = checkpoint["config"].get("labels")
         for target, state in checkpoint["normalizers"].items():
             self.normalizers[target] = float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
@@ -229,6 +233,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         )
 
         total = optim["max_epochs"] * epoch_steps
+        self.traced_step = self.traced_step or self._choose_step(total)
+        self.validated = False
         saved_step = self.step
         hidden = not distutils.is_master()
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=hidden)
@@ -254,16 +260,43 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         return self.model.no_sync() if alone else nullcontext()
 
     def _train_step(self, batch: Batch, bar: tqdm) -> None:
-        self.model.train()
-        with torch.autocast("cuda", enabled=self.scaler is not None):
-            out = self._forward(batch)
-            loss = self._compute_loss(out, batch)
-        self.unshown.add(self.step, batch, out, loss)
+        if not self.model.training:
+            self.model.train()
+        step = self.traced_step(batch) if self.traced_step else self._eager_step(batch)
+        self.unshown.add(self.step, batch, step.out, step.loss)
         self._require_finite_on_cpu()
-        self._backward(self.scaler.scale(loss) if self.scaler else loss)
+        self._backward(self.scaler.scale(step.loss) if self.scaler else step)
         self._log_training(bar)
         if self.scheduler.scheduler_type != "ReduceLROnPlateau":
             self.scheduler.step()
+
+    def _eager_step(self, batch: Batch) -> Step:
+        with torch.autocast("cuda", enabled=self.scaler is not None):
+            out = self._forward(batch)
+            return Step(out, self._compute_loss(out, batch))
+
+    def _choose_step(self, steps: int) -> TracedStep | None:
+        """What ``optim.step`` says of a run of so many steps; None for the eager one."""
+        mode = self.config["optim"].get("step", "auto")
+        on_cpu = self.device.type == "cpu"
+        if mode == "cuda_graph" and on_cpu:
+            raise InputError("optim.step is cuda_graph, and training is on the CPU: choose auto, traced or eager")
+        reason = self._against_tracing() or (mode == "auto" and steps < WORTH_TRACING and f"it has only {steps} steps")
+        if mode == "eager" or reason:
+            if mode != "eager":
+                logging.info(f"the run trains eagerly (optim.step: {mode}): {reason}")
+            return None
+        captured = mode == "cuda_graph" or (mode == "auto" and not on_cpu)
+        return TracedStep(self._unwrapped_model, self._eager_step, self._compute_loss, captured)
+
+    def _against_tracing(self) -> str | None:
+        if self.scaler is not None:
+            return "amp chooses precisions as it runs"
+        if distutils.get_world_size() > 1:
+            return "its processes exchange gradients"
+        if self.output_targets.keys() != set(TARGETS):
+            return f"it has other outputs than {' and '.join(TARGETS)}"
+        return None
 
     def _log_training(self, bar: tqdm) -> None:
         """Every ``print_every`` steps, means over these."""
@@ -281,6 +314,9 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     def _validate_and_keep_best(self, primary_metric: str, disable_tqdm: bool) -> None:
         self._require_finite()
         val_metrics = self.validate(split="val", disable_tqdm=disable_tqdm)
+        if self.traced_step and not self.validated:
+            self.traced_step.compare_again()
+        self.validated = True
         self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_tqdm)
         if self.scheduler.scheduler_type == "ReduceLROnPlateau":
             self.scheduler.step(metrics=val_metrics[primary_metric]["metric"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ class UnshownSteps:
         """Since this was last asked: what was not finite, at which step, and the names of its structures."""
         steps, self._unchecked = self._unchecked, []
         numbers = [number for step in steps for number in (step.loss, step.gradient_norm) if number is not None]
-        if not numbers or bool(torch.stack([number.double() for number in numbers]).isfinite().all()):
+        if all(math.isfinite(number.item()) for number in numbers):
             return None
         return next((what, step.number, structure_names(step.identifiers)) for step in steps if (what := step.fault()))
 

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import torch
 from fairchem.core.common.registry import registry
-from fairchem.core.models.base import GraphData
 from fairchem.core.models.schnet import SchNetWrap
 from torch import Tensor
 
-from ocp_dc.edges import EdgesMixin
+from ocp_dc.edges import EdgesMixin, Graph
 from ocp_dc.models.forces import GradientForces
 from ocp_dc.models.variants import MOLECULE_EDGES, Variant
 
@@ -30,6 +29,7 @@ class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
     activation_sites: ClassVar = {"paper": None, "all": None}
     defaults: ClassVar = MOLECULE_EDGES
     without_normalization: ClassVar = "SchNet"
+    supports_fixed_edges: ClassVar = True
 
     def _forward(self, data) -> Tensor:
         graph, paired = self.generate_pairs(data)
@@ -40,17 +40,20 @@ class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
             edge_attr = self.distance_expansion(graph.edge_distance)
             for interaction in self.interactions:
                 h = h + interaction(h, graph.edge_index, graph.edge_distance, edge_attr)
-        atom_energy = self.lin2(self.act(self.lin1(h)))[:, 0]
+        atom_energy = self.lin2(self.act(self.lin1(h))).squeeze(1)
 
         energy = atom_energy.new_zeros(len(data.natoms))
-        return energy.scatter_reduce(0, graph.batch_full, atom_energy, self.reduce, include_self=False)[:, None]
+        return energy.scatter_reduce(0, graph.batch_full, atom_energy, self.reduce, include_self=False).unsqueeze(1)
 
-    def _interact_in_pairs(self, h: Tensor, graph: GraphData) -> Tensor:
+    def _interact_in_pairs(self, h: Tensor, graph: Graph) -> Tensor:
         """What the interaction blocks do, with one evaluation of the filter networks for both directions of a pair."""
         first, second = graph.edge_index
         senders, receivers = torch.cat([first, second]), torch.cat([second, first])
         expansion = self.distance_expansion(graph.edge_distance)
-        envelope = 0.5 * (torch.cos(graph.edge_distance * (math.pi / self.cutoff)) + 1)[:, None]
+        envelope = 0.5 * (torch.cos(graph.edge_distance * (math.pi / self.cutoff)) + 1)
+        if graph.within is not None:
+            envelope = envelope * graph.within
+        envelope = envelope.unsqueeze(1)
         for block in self.interactions:
             filters = block.mlp(expansion) * envelope
             x = block.conv.lin1(h)

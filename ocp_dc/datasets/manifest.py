@@ -64,6 +64,11 @@ class Manifest:
         """What the data are of, in a word."""
         raise NotImplementedError
 
+    @property
+    def elements(self) -> list[int]:
+        """The atomic numbers that occur, ascending."""
+        raise NotImplementedError
+
     def write(self, folder: Path) -> None:
         fields = {"kind": self.kind, **asdict(self)}
         (folder / MANIFEST_NAME).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -88,6 +93,10 @@ class MoleculeManifest(Manifest):
     @property
     def name(self) -> str:
         return self.molecule
+
+    @property
+    def elements(self) -> list[int]:
+        return sorted(set(self.atomic_numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +125,10 @@ class StructuresManifest(Manifest):
     @property
     def name(self) -> str:
         return self.collection
+
+    @property
+    def elements(self) -> list[int]:
+        return self.atoms.elements
 
 
 def shared_fields(split: Split, energy_unit: str, units_from: str) -> dict:

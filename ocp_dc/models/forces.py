@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+# of fairchem, those whose forces are the full gradient of the energy, unless they predict them directly
+FAIRCHEMS_WITH_GRADIENT = {"SchNetWrap", "GemNetT", "GraphParallelGemNetT", "GemNetOC", "PaiNN"}
 
 
 class GradientForces:
-    """``forward`` of a model that computes energies (B, 1) in ``_forward(data)``. Put it before fairchem's class."""
+    """``forward`` of a model that computes energies (B, 1) in ``_forward(data)``. Put it before fairchem's class.
+
+    Attributes:
+        conservative: whether ``_forward`` keeps all of how the energy depends on the positions.
+    """
+
+    conservative = True
 
     def forward(self, data) -> dict[str, Tensor]:
         """Energies (B, 1) and, with ``regress_forces``, forces (N, 3), in the units of the rescaled labels."""
@@ -33,3 +42,12 @@ def negative_gradient(energy: Tensor, pos: Tensor, differentiable: bool) -> Tens
     # not of energy.sum(): validation runs under no_grad, where a sum is cut from the graph
     (gradient,) = torch.autograd.grad(energy, pos, torch.ones_like(energy), create_graph=differentiable)
     return -gradient
+
+
+def forces_are_a_gradient(model: nn.Module) -> bool:
+    """Whether a model's forces are the full gradient −∂E/∂x of its energy; False too where that is not known."""
+    if getattr(model, "direct_forces", False):
+        return False
+    if isinstance(model, GradientForces):
+        return model.conservative
+    return any(base.__name__ in FAIRCHEMS_WITH_GRADIENT for base in type(model).__mro__)

@@ -85,10 +85,12 @@ def describe_labels(units: Units, settings: dict[str, Any], records: dict[str, i
     manifests = manifests_of(settings)
     if bare := [source for source, manifest in manifests.items() if manifest is None]:
         logging.warning(f"{', '.join(bare)} has no manifest: labels taken to be in {units}")
+    elements = None if bare else sorted({number for manifest in manifests.values() for number in manifest.elements})
     return {
         "energy_unit": units.energy,
         "length_unit": units.length,
         "units_from": units.units_from,
+        "elements": elements,
         "records": records,
         "sources": [
             {key: getattr(manifest, key) for key in ORIGIN} if manifest else {"name": source}

@@ -1,0 +1,179 @@
+"""The ASE calculator of trained models."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.data import atomic_numbers as number_of
+
+from ocp_dc import calculator
+from ocp_dc.calculator import load
+from ocp_dc.datasets.ase_files import open_frames
+from ocp_dc.datasets.lmdb import RecordFile
+from ocp_dc.datasets.molecule_files import open_trajectory
+from ocp_dc.datasets.samples import oxide_sample_path, sample_path
+from ocp_dc.errors import InputError
+from ocp_dc.evaluation import predict
+from ocp_dc.launch import run_fairchem
+from ocp_dc.units import ENERGY_UNITS_IN_EV
+
+OLD_CHECKPOINT = Path(__file__).parent / "data" / "checkpoints" / "schnet_dc.pt"
+MODELS = ("schnet", "cgcnn", "dimenetplusplus", "forcenet", "gemnet_t")
+
+
+@pytest.fixture
+def trained(train_arguments, tmp_path):
+    """Trains a config of configs/md17 for a few steps; gives the checkpoint."""
+
+    def train(config: str, *overrides: str, run_id: str = "run") -> Path:
+        run_fairchem("train", train_arguments(config, "--optim.max_epochs=1", "--timestamp-id", run_id, *overrides))
+        return tmp_path / "checkpoints" / run_id / "checkpoint.pt"
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def molecules() -> list[Atoms]:
+    """Conformations of the embedded sample."""
+    trajectory = open_trajectory(sample_path())
+    block = next(trajectory.blocks())
+    return [Atoms(trajectory.atomic_numbers, positions) for positions in block.positions[:5]]
+
+
+def doubled(model: calculator.TrainedModel) -> calculator.TrainedModel:
+    """In float64, so that finite differences are sharp."""
+    model._model.double()
+    return model
+
+
+def by_finite_differences(atoms: Atoms, atom: int, axis: int, step: float = 1e-4) -> float:
+    energies = []
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.positions[atom, axis] += sign * step
+        moved.calc = atoms.calc
+        energies.append(moved.get_potential_energy())
+    return -(energies[0] - energies[1]) / (2 * step)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_forces_are_the_gradient_of_the_energy(trained, molecules, name):
+    atoms = molecules[0].copy()
+    atoms.calc = doubled(load(trained(f"{name}_dc"), "cpu"))
+    forces = atoms.get_forces()
+    conservative = name != "dimenetplusplus"
+    for atom, axis in ((0, 0), (3, 2), (8, 1)):
+        expected = by_finite_differences(atoms, atom, axis)
+        assert (abs(forces[atom, axis] - expected) < 1e-5 * abs(forces).max()) == conservative
+
+
+def test_results_are_those_of_the_evaluation_in_ev(trained, sample_data):
+    checkpoint = trained("schnet_irelu_recommended")
+    (expected,) = predict(checkpoint, sample_data / "test", batch_size=20, cpu=True)
+    frames = structures_of(sample_data / "test")
+    results = load(checkpoint, "cpu").evaluate(frames)
+    factor = ENERGY_UNITS_IN_EV["kcal/mol"]
+    energies = [result["energy"] for result in results]
+    np.testing.assert_allclose(energies, expected.energy * factor, rtol=1e-10)
+    np.testing.assert_allclose(np.concatenate([r["forces"] for r in results]), expected.forces * factor, atol=1e-10)
+    assert all(result["free_energy"] == result["energy"] for result in results)
+
+
+def structures_of(data: Path) -> list[Atoms]:
+    with RecordFile(data / "data.lmdb") as records:
+        graphs = [records[row] for row in range(len(records))]
+    return [Atoms(graph.atomic_numbers.numpy(), graph.pos.numpy()) for graph in graphs]
+
+
+@pytest.mark.parametrize("unit", ["kcal/mol", "eV", "Hartree"])
+def test_results_are_in_ev_whatever_the_unit_of_training(molecules, unit):
+    atoms = molecules[0].copy()
+    atoms.calc = load(OLD_CHECKPOINT, "cpu", energy_unit="eV")
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.calc = load(OLD_CHECKPOINT, "cpu", energy_unit=unit)
+    factor = ENERGY_UNITS_IN_EV[unit]
+    assert atoms.get_potential_energy() == pytest.approx(factor * energy, rel=1e-12)
+    np.testing.assert_allclose(atoms.get_forces(), factor * forces, rtol=1e-12)
+
+
+def test_a_unit_must_be_known_and_not_contradicted(trained):
+    with pytest.raises(InputError, match=r"schnet_dc\.pt does not state the energy unit .*: give energy_unit"):
+        load(OLD_CHECKPOINT, "cpu")
+    with pytest.raises(InputError, match=r"energy_unit is 'eV', and .* was trained in kcal/mol"):
+        load(trained("schnet"), "cpu", energy_unit="eV")
+
+
+def test_a_batch_gives_what_each_structure_gives_alone(trained, molecules, monkeypatch):
+    model = doubled(load(trained("schnet_dc"), "cpu"))
+    alone = [model.evaluate([atoms])[0] for atoms in molecules]
+    monkeypatch.setattr(calculator, "ATOMS_AT_ONCE", 18)
+    for own, together in zip(alone, model.evaluate(molecules), strict=True):
+        assert own["energy"] == pytest.approx(together["energy"], rel=1e-12)
+        np.testing.assert_allclose(own["forces"], together["forces"], atol=1e-10)
+
+
+def test_ase_asks_once_for_each_geometry(trained, molecules, monkeypatch):
+    atoms = molecules[0].copy()
+    atoms.calc = load(trained("schnet"), "cpu")
+    calls = []
+    calculate = atoms.calc.calculate
+    monkeypatch.setattr(atoms.calc, "calculate", lambda *given: (calls.append(1), calculate(*given)))
+    atoms.get_potential_energy()
+    atoms.get_forces()
+    atoms.get_potential_energy(force_consistent=True)
+    assert len(calls) == 1
+    atoms.rattle(0.01)
+    atoms.get_forces()
+    assert len(calls) == 2
+
+
+def test_other_elements_and_periodic_structures_are_refused(trained, molecules):
+    checkpoint = trained("schnet_dc")
+    atoms = molecules[0].copy()
+    atoms.numbers[0] = number_of["S"]
+    atoms.calc = load(checkpoint, "cpu")
+    with pytest.raises(InputError, match=r"has S; the model was trained on H, C, O.*any_element=True"):
+        atoms.get_potential_energy()
+    atoms.calc = load(checkpoint, "cpu", any_element=True)
+    assert np.isfinite(atoms.get_potential_energy())
+    boxed = molecules[0].copy()
+    boxed.center(5.0)
+    boxed.pbc = True
+    with pytest.raises(InputError, match=r"is periodic, and the model was trained without .*set atoms\.pbc to False"):
+        load(checkpoint, "cpu").evaluate([boxed])
+    with pytest.raises(PropertyNotImplementedError, match="is not periodic"):
+        load(checkpoint, "cpu").evaluate(molecules[:1], stress=True)
+
+
+def test_forces_that_are_no_gradient_are_announced(trained, caplog):
+    with caplog.at_level(logging.WARNING):
+        load(trained("dimenetplusplus"), "cpu")
+    assert "the forces of this dimenetplusplus are not the gradient of its energy" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["schnet", "cgcnn"])
+def test_stress_is_the_derivative_by_strain(train_arguments_on_oxides, tmp_path, name):
+    run_fairchem("train", train_arguments_on_oxides(f"{name}_dc", "--optim.max_epochs=1", "--timestamp-id", "run"))
+    model = doubled(load(tmp_path / "checkpoints" / "run" / "checkpoint.pt", "cpu"))
+    atoms = open_frames(oxide_sample_path()).read(0)
+    atoms.pbc = True
+    atoms.calc = model
+    stress = atoms.get_stress()
+    for component, (row, column) in enumerate(((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))):
+        energies = []
+        for sign in (1, -1):
+            strain = np.eye(3)
+            strain[row, column] += sign * 0.5e-5
+            strain[column, row] += sign * 0.5e-5
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+            energies.append(model.evaluate([strained])[0]["energy"])
+        expected = (energies[0] - energies[1]) / 2e-5 / atoms.get_volume()
+        assert stress[component] == pytest.approx(expected, abs=1e-5 * abs(stress).max())
+    alone = model.evaluate([atoms, atoms.repeat((2, 1, 1))], stress=True)
+    np.testing.assert_allclose(alone[0]["stress"], stress, rtol=1e-9)

@@ -50,6 +50,7 @@ def test_units_and_origin_are_in_the_checkpoint_and_survive_resuming(train_argum
         "energy_unit": "kcal/mol",
         "length_unit": "Ang",
         "units_from": manifest["units_from"],
+        "elements": [1, 6, 8],
         "records": {"train": 100, "val": 20},
         "sources": [
             {
@@ -107,6 +108,7 @@ def test_data_without_a_manifest_are_assumed_to_be_in_ev(train_arguments, sample
         "energy_unit": "eV",
         "length_unit": "Ang",
         "units_from": "assumed",
+        "elements": None,
         "records": {"train": 100, "val": 20},
         "sources": [{"name": str(bare["train"])}],
     }

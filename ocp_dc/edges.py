@@ -7,7 +7,12 @@ it so, and lifts both. For molecules fairchem needs ``torch_cluster``, which nee
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from types import SimpleNamespace
+from typing import ClassVar
 
 import torch
 from fairchem.core.common.utils import get_max_neighbors_mask, radius_graph_pbc
@@ -173,6 +178,44 @@ def one_of_each_pair(edge_index: Tensor, cell_offsets: Tensor | None = None) -> 
     return pairs if torch.equal(ahead[pairs].sort().values, behind[~first].sort().values) else None
 
 
+@dataclass(frozen=True)
+class FixedEdges:
+    """All directed edges of B structures of A atoms each; they do not depend on positions.
+
+    Attributes:
+        edge_index: (2, B A (A − 1)), rows j and i, in the order of :func:`molecule_edges`.
+        pairs: (B A (A − 1) / 2,), which of them have j < i.
+        pair_index: ``edge_index`` of these.
+    """
+
+    edge_index: Tensor
+    pairs: Tensor
+    pair_index: Tensor
+
+
+@lru_cache(maxsize=32)
+def fixed_edge_table(structures: int, atoms: int, device: torch.device) -> FixedEdges:
+    """Made once and shared: nobody may change them."""
+    receiver, sender = torch.meshgrid(torch.arange(atoms), torch.arange(atoms), indexing="ij")
+    of_one = torch.stack([sender, receiver])[:, sender != receiver]
+    first_atoms = atoms * torch.arange(structures)
+    edge_index = (of_one[:, None] + first_atoms[:, None]).flatten(1).to(device)
+    (pairs,) = (edge_index[0] < edge_index[1]).nonzero(as_tuple=True)
+    return FixedEdges(edge_index, pairs, edge_index[:, pairs])
+
+
+@dataclass
+class Graph(GraphData):
+    """fairchem's, and which edges count.
+
+    Attributes:
+        within: (E,) 1 where a fixed edge is within the cutoff, else 0, in the precision of the distances and without
+            gradient: what is summed over edges is multiplied by it. None where all edges count.
+    """
+
+    within: Tensor | None = None
+
+
 class EdgesMixin:
     """Edges for the models; put it before fairchem's class.
 
@@ -183,7 +226,14 @@ class EdgesMixin:
     Energies and forces then depend neither on which image of an atom is given nor, while no atom has more than
     ``max_neighbors`` neighbours, on the choice of a crystal's cell. Beyond that the limit cuts strictly, as fairchem's;
     edges stored from ``periodic_edges`` with ``strict=False`` keep whole shells.
+
+    Attributes:
+        supports_fixed_edges: whether the model leaves out edges that are not ``within`` the cutoff, so that it gives
+            the same under :meth:`fixed_edges`.
     """
+
+    supports_fixed_edges: ClassVar[bool] = False
+    _fixed: FixedEdges | None = None
 
     def choose_edges(
         self, cutoff: float, max_neighbors: int, use_pbc: bool, use_pbc_single: bool, otf_graph: bool
@@ -192,27 +242,82 @@ class EdgesMixin:
         self.cutoff, self.max_neighbors = cutoff, max_neighbors
         self.use_pbc, self.use_pbc_single, self.otf_graph = use_pbc, use_pbc_single, otf_graph
 
-    def generate_graph(self, data) -> GraphData:
+    @contextmanager
+    def fixed_edges(self, data) -> Iterator[None]:
+        """Within it, batches of as many conformations of the same molecule as ``data`` have all pairs as edges.
+
+        Number and order of the edges then do not depend on the positions, and ``within`` says which of them count.
+
+        Raises:
+            InputError: :meth:`against_fixed_edges` has a reason.
+        """
+        if reason := self.against_fixed_edges(data):
+            raise InputError(f"the edges of this batch cannot be fixed: {reason}")
+        structures = len(data.natoms)
+        before = self._fixed
+        self._fixed = fixed_edge_table(structures, len(data.pos) // structures, data.pos.device)
+        try:
+            yield
+        finally:
+            self._fixed = before
+
+    def against_fixed_edges(self, data) -> str | None:
+        """Why this batch's edges cannot be fixed; None if they can."""
+        if not self.supports_fixed_edges:
+            return f"{type(self).__name__} has no fixed edges"
+        if self.use_pbc:
+            return "model.use_pbc is True"
+        if not bool((data.natoms == data.natoms[0]).all()):
+            return "its structures differ in their numbers of atoms"
+        numbers = data.atomic_numbers.view(len(data.natoms), -1)
+        if not bool((numbers == numbers[0]).all()):
+            return "its structures differ in their atoms, or in the order of these"
+        if numbers.shape[1] - 1 > self.max_neighbors:
+            return f"an atom can have {numbers.shape[1] - 1} neighbours, more than max_neighbors, {self.max_neighbors}"
+        return None
+
+    def generate_graph(self, data) -> Graph:
         """The edges of a batch, with their vectors r_ij in the precision of ``data.pos``, differentiable by it.
 
         Raises:
             InputError: there are no edges in the data and ``otf_graph`` is False; or see :func:`periodic_edges`.
         """
+        if self._fixed is not None:
+            return self._fixed_graph(data, self._fixed.edge_index)
         return self._graph(data, *self._edges(data))
 
-    def generate_pairs(self, data) -> tuple[GraphData, bool]:
+    def generate_pairs(self, data) -> tuple[Graph, bool]:
         """As :meth:`generate_graph`, of one edge for each undirected pair; and True.
 
         Where an edge lacks its reverse (:func:`one_of_each_pair`), of all edges; and False.
         """
+        if self._fixed is not None:
+            return self._fixed_graph(data, self._fixed.pair_index), True
         edge_index, cell_offsets = self._edges(data)
         pairs = one_of_each_pair(edge_index, cell_offsets)
         if pairs is None:
             return self._graph(data, edge_index, cell_offsets), False
         return self._graph(data, edge_index[:, pairs], None if cell_offsets is None else cell_offsets[pairs]), True
 
+    def _fixed_graph(self, data, edge_index: Tensor) -> Graph:
+        sender, receiver = edge_index
+        vectors = data.pos.index_select(0, sender) - data.pos.index_select(0, receiver)
+        nowhere = torch.zeros_like(vectors)
+        return Graph(
+            edge_index=edge_index,
+            edge_distance=vectors.norm(dim=-1),
+            edge_distance_vec=vectors,
+            cell_offsets=nowhere,
+            offset_distances=nowhere,
+            neighbors=torch.full_like(data.natoms, edge_index.shape[1] // len(data.natoms)),
+            node_offset=0,
+            batch_full=data.batch,
+            atomic_numbers_full=data.atomic_numbers.long(),
+            within=(vectors.detach().square().sum(dim=-1) <= self.cutoff**2).to(vectors.dtype),
+        )
+
     @staticmethod
-    def _graph(data, edge_index: Tensor, cell_offsets: Tensor | None) -> GraphData:
+    def _graph(data, edge_index: Tensor, cell_offsets: Tensor | None) -> Graph:
         sender, receiver = edge_index
         structure = data.batch[receiver]
         vectors = data.pos[sender] - data.pos[receiver]
@@ -221,7 +326,7 @@ class EdgesMixin:
             cell = data.cell.to(data.pos.dtype)
             offsets = (cell_offsets.to(cell.dtype)[:, None] @ cell[structure])[:, 0]
             vectors = vectors + offsets
-        return GraphData(
+        return Graph(
             edge_index=edge_index,
             edge_distance=vectors.norm(dim=-1),
             edge_distance_vec=vectors,

@@ -1,0 +1,118 @@
+"""Batches of conformations of one molecule, with all pairs of its atoms as edges: the same as with their own edges."""
+
+import pytest
+import torch
+from fairchem.core.common.registry import registry
+from molecules import MOLECULES, TRICLINIC, batch_of, molecule, moved, structure
+from small_models import CGCNN, MODELS, SCHNET
+from test_properties import assert_close
+
+from ocp_dc.edges import molecule_edges
+from ocp_dc.errors import InputError
+
+
+def conformations(atoms=9):
+    """Of one molecule; the third is stretched until most pairs are beyond every model's cutoff."""
+    first = molecule(0, atoms)
+    stretched = first.pos * torch.linspace(1, 3, atoms)[:, None]
+    return [first, moved(first, first.pos.flip(0)), moved(first, stretched), moved(first, 0.8 * first.pos)]
+
+
+def supports_fixed_edges(small, form):
+    name = small.forms[form].get("name", small.name)
+    return getattr(registry.get_model_class(name), "supports_fixed_edges", False)
+
+
+FORMS = [
+    pytest.param(small, form, id=f"{small.name.removesuffix('_irelu')}-{form}")
+    for small in MODELS
+    for form in small.forms
+    if supports_fixed_edges(small, form)
+]
+
+
+def energies_forces_gradients(model, batch):
+    out = model.train()(batch)
+    loss = out["energy"].square().mean() + 30 * (out["forces"] - 0.1).abs().mean()
+    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return {**out, **dict(zip((name for name, _ in model.named_parameters()), gradients, strict=True))}
+
+
+@pytest.mark.parametrize(("small", "form"), FORMS)
+def test_energies_forces_and_gradients(small, form):
+    model, structures = small.build(form), conformations()
+    own = energies_forces_gradients(model, batch_of(*structures))
+    with model.fixed_edges(batch_of(*structures)):
+        fixed = energies_forces_gradients(model, batch_of(*structures))
+    # the test is of edges that do not count
+    edges = molecule_edges(structures[2].pos, torch.tensor([9]), model.cutoff, 50)[0].shape[1]
+    assert edges < 0.7 * 9 * 8
+    for name, expected in own.items():
+        if expected is None:
+            assert fixed[name] is None, name
+        else:
+            assert_close(fixed[name], expected)
+
+
+@pytest.mark.parametrize(("small", "form"), FORMS)
+def test_an_atom_out_of_everyones_reach_changes_nothing(small, form):
+    model = small.build(form)
+    near, far = (structure(torch.tensor([[0.0, 0, 0], [1.2, 0, 0], [1.9, 1, 0], [x, 0, 0]]), torch.ones(4).long())
+                 for x in (30.0, 80.0))  # fmt: skip
+    with model.fixed_edges(batch_of(near)):
+        results = [energies_forces_gradients(model, batch_of(each)) for each in (near, far)]
+    assert results[0]["energy"].isfinite().all()
+    assert torch.equal(results[0]["forces"][3], torch.zeros(3).double())
+    for name, value in results[0].items():
+        assert value is None or torch.equal(value, results[1][name]), name
+
+
+def test_edges_are_those_of_a_molecule_within_reach():
+    model, batch = SCHNET.build(cutoff=100.0), batch_of(*conformations(5))
+    usual, usual_pairs = model.generate_graph(batch), model.generate_pairs(batch)[0]
+    with model.fixed_edges(batch):
+        fixed, (pairs, paired) = model.generate_graph(batch), model.generate_pairs(batch)
+        assert fixed.edge_index.data_ptr() == model.generate_graph(batch).edge_index.data_ptr()
+    assert torch.equal(fixed.edge_index, usual.edge_index)
+    assert torch.equal(fixed.edge_distance, usual.edge_distance)
+    assert torch.equal(fixed.neighbors, usual.neighbors)
+    assert torch.equal(pairs.edge_index, usual_pairs.edge_index)
+    assert paired
+    assert fixed.within.dtype == batch.pos.dtype
+    assert fixed.within.all()
+    assert usual.within is None
+    assert model.generate_graph(batch).within is None
+
+
+def test_one_atom_has_no_edges():
+    model, atom = SCHNET.build(), structure(torch.zeros(1, 3), torch.tensor([8]))
+    own = energies_forces_gradients(model, batch_of(atom, atom))["energy"]
+    with model.fixed_edges(batch_of(atom, atom)):
+        assert_close(energies_forces_gradients(model, batch_of(atom, atom))["energy"], own)
+
+
+FIRST = MOLECULES[0]
+REORDERED = structure(FIRST.pos, FIRST.atomic_numbers.flip(0))
+LIMITED = SCHNET.build()
+LIMITED.max_neighbors = 7
+
+
+@pytest.mark.parametrize(
+    ("model", "structures", "reason"),
+    [
+        (SCHNET.build(use_pbc=True), (TRICLINIC,), "model.use_pbc is True"),
+        (SCHNET.build(), MOLECULES, "differ in their numbers of atoms"),
+        (SCHNET.build(), (FIRST, REORDERED), "differ in their atoms"),
+        (LIMITED, (FIRST,), "can have 8 neighbours, more than max_neighbors, 7"),
+    ],
+)
+def test_where_edges_cannot_be_fixed(model, structures, reason):
+    with pytest.raises(InputError, match=reason), model.fixed_edges(batch_of(*structures)):
+        pass
+
+
+def test_a_model_that_does_not_leave_edges_out():
+    model = CGCNN.build()
+    model.supports_fixed_edges = False
+    with pytest.raises(InputError, match="CGCNNIReLU has no fixed edges"), model.fixed_edges(batch_of(FIRST)):
+        pass

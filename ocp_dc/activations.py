@@ -62,7 +62,7 @@ def activation(name: str) -> nn.Module:
     return _FACTORIES[name]()
 
 
-class Antiderivative(torch.autograd.Function):
+class _Antiderivative(torch.autograd.Function):
     """``integral(x)`` with gradient ``base(x)``: exact, and half the cost of differentiating the integral twice."""
 
     generate_vmap_rule = True
@@ -101,7 +101,7 @@ class IntegratedActivation(nn.Module):
 
     @torch.compiler.disable  # it cannot trace a Function that takes functions: a compiled model breaks its graph here
     def forward(self, x: Tensor) -> Tensor:
-        return Antiderivative.apply(x, self.integral, self.base)
+        return _Antiderivative.apply(x, self.integral, self.base)
 
     def extra_repr(self) -> str:
         return self.formula

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -12,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ocp_dc.edges import EdgesMixin, Graph, fixed_edge_table
-from ocp_dc.models.bases import SphericalBesselBasis, ZonalHarmonics, envelope, envelope_terms
+from ocp_dc.models.bases import PolynomialEnvelope, SphericalBesselBasis, ZonalHarmonics
+from ocp_dc.models.closed_form import use_closed_form_silu
 from ocp_dc.models.forces import GradientForces
 from ocp_dc.models.triplets import Slots
 from ocp_dc.models.variants import MOLECULE_EDGES, Variant
@@ -50,8 +53,10 @@ class DimeNetPlusPlusIReLU(Variant, GradientForces, EdgesMixin, DimeNetPlusPlusW
     def __init__(self, conservative: bool = True, **settings: Any) -> None:
         super().__init__(**settings)
         self.conservative = conservative
-        self.envelope_terms = envelope_terms(self.sbf.envelope.p, lowest=-1)
-        self.radial_functions = SphericalBesselBasis(self.sbf.num_spherical, self.sbf.num_radial, self.envelope_terms)
+        use_closed_form_silu(self)
+        self.envelope = PolynomialEnvelope(self.sbf.envelope.p, q=-1)
+        self.harmonics = ZonalHarmonics(self.sbf.num_spherical)
+        self.radial_functions = SphericalBesselBasis(self.sbf.num_spherical, self.sbf.num_radial, self.envelope)
 
     def _forward(self, data) -> Tensor:
         graph = self.generate_graph(data)
@@ -59,8 +64,8 @@ class DimeNetPlusPlusIReLU(Variant, GradientForces, EdgesMixin, DimeNetPlusPlusW
         sender, receiver = graph.edge_index
         num_atoms = len(graph.atomic_numbers_full)
 
-        x = graph.edge_distance / self.cutoff
-        rbf = envelope(x, self.envelope_terms)[:, None] * (self.rbf.freq * x[:, None]).sin()
+        x = graph.edge_distance[:, None] / self.cutoff
+        rbf = self.envelope(x) * (self.rbf.freq * x).sin()
         filters = self._filters(x, self._cosines(graph, triplets), triplets)
 
         x = self._embed(graph.atomic_numbers_full, rbf, sender, receiver)
@@ -70,6 +75,13 @@ class DimeNetPlusPlusIReLU(Variant, GradientForces, EdgesMixin, DimeNetPlusPlusW
             atom_energy = atom_energy + _output(output, x, rbf, receiver, num_atoms)
 
         return atom_energy.new_zeros(len(data.natoms), 1).index_add(0, graph.batch_full, atom_energy)
+
+    @contextmanager
+    def fixed_edges(self, data) -> Iterator[None]:
+        with super().fixed_edges(data):
+            # made now: a trace of the model is to find it made
+            _fixed_triplets(len(data.natoms), len(data.pos) // len(data.natoms), data.pos.device)
+            yield
 
     def _triplets(self, graph: Graph) -> Triplets:
         if graph.within is None:
@@ -94,10 +106,10 @@ class DimeNetPlusPlusIReLU(Variant, GradientForces, EdgesMixin, DimeNetPlusPlusW
         weights = torch.stack([block.lin_sbf1.weight for block in self.interaction_blocks])
         blocks, width, _ = weights.shape
         weights = weights.view(blocks * width, degrees, radials).permute(1, 2, 0)
-        of_edges = torch.bmm(self.radial_functions(x).unflatten(1, (degrees, radials)).transpose(0, 1), weights)
+        of_edges = torch.bmm(self.radial_functions(x[:, :, None]).transpose(0, 1), weights)
         of_edges = triplets.incoming.spread(of_edges.transpose(0, 1)).flatten(0, 1)
 
-        harmonics = ZonalHarmonics.apply(cosines, triplets.mask(cosines.dtype), degrees)
+        harmonics = self.harmonics(cosines, triplets.mask(cosines.dtype))
         filters = torch.bmm(harmonics.flatten(0, 1), of_edges)
         atoms, incoming, outgoing = cosines.shape
         return filters.view(atoms, incoming, outgoing, blocks, width).permute(3, 0, 2, 1, 4).flatten(3)

@@ -39,10 +39,10 @@ class PolynomialEnvelope(ClosedForm):
             (-p * (p + 1) / 2, p + q + 2),
         )
 
-    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return _within(x, self.terms), _within(x, _derived(self.terms))
 
-    def curvature(self, x: Tensor) -> Tensor:
+    def curvature(self, x: Tensor, slope: Tensor) -> Tensor:
         return _within(x, _derived(_derived(self.terms)))
 
 
@@ -123,20 +123,20 @@ class SphericalBesselBasis(ClosedForm):
         for name, values in (("zeros", zeros), ("norms", norms), ("degrees", degrees)):
             self.register_buffer(name, torch.as_tensor(values), persistent=False)
 
-    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         zeros, norms, degrees = self._constants(x)
         j, j1 = spherical_bessel(zeros * x, degrees)
-        u, u1 = self.envelope.value_and_slope(x)
-        return norms * u * j, norms * (u1 * j + zeros * u * j1)
+        u, u1 = self.envelope.evaluate(x)
+        return norms * u * j, norms * (u1 * j + zeros * u * j1), j, j1
 
-    def curvature(self, x: Tensor) -> Tensor:
+    def curvature(self, x: Tensor, slope: Tensor, j: Tensor, j1: Tensor) -> Tensor:
         zeros, norms, degrees = self._constants(x)
         scaled = zeros * x
-        j, j1 = spherical_bessel(scaled, degrees)
         # Bessel's equation
         j2 = (degrees * (degrees + 1) / scaled.square() - 1) * j - 2 / scaled * j1
-        u, u1 = self.envelope.value_and_slope(x)
-        return norms * (self.envelope.curvature(x) * j + zeros * (2 * u1 * j1 + zeros * u * j2))
+        u, u1 = self.envelope.evaluate(x)
+        u2 = self.envelope.curvature(x, u1)
+        return norms * (u2 * j + zeros * (2 * u1 * j1 + zeros * u * j2))
 
     def _constants(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.zeros.to(x.dtype), self.norms.to(x.dtype), self.degrees.to(x.dtype)

@@ -13,41 +13,45 @@ from torch.autograd import Function
 
 
 class ClosedForm(nn.Module):
-    """A function whose subclass gives :meth:`value_and_slope` and :meth:`curvature`; derivatives of any order exist."""
+    """A function whose subclass gives :meth:`evaluate` and :meth:`curvature`; derivatives of any order exist."""
 
-    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and f'(x), each of a shape that ``x`` broadcasts to."""
+    def evaluate(self, x: Tensor) -> tuple[Tensor, ...]:
+        """f(x), f'(x), and what else :meth:`curvature` takes; each of a shape that ``x`` broadcasts to."""
         raise NotImplementedError
 
-    def curvature(self, x: Tensor) -> Tensor:
-        """f''(x), of differentiable operations."""
+    def curvature(self, x: Tensor, slope: Tensor, *others: Tensor) -> Tensor:
+        """f''(x), from what :meth:`evaluate` gave."""
         raise NotImplementedError
 
     @torch.compiler.disable  # it cannot trace a Function that takes functions: a compiled model breaks its graph here
     def forward(self, x: Tensor) -> Tensor:
-        return _ValueAndSlope.apply(x, self)[0]
+        return _Evaluated.apply(x, self)[0]
 
 
-class _ValueAndSlope(Function):
+class _Evaluated(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, function: ClosedForm) -> tuple[Tensor, Tensor]:
-        return function.value_and_slope(x)
+    def forward(x: Tensor, function: ClosedForm) -> tuple[Tensor, ...]:
+        return function.evaluate(x)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         x, ctx.function = inputs
-        ctx.save_for_backward(x, output[1])
+        _, slope, *others = output
+        ctx.mark_non_differentiable(*others)
         ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, slope, *others)
 
     @staticmethod
-    def backward(ctx, grad: Tensor | None, grad_of_slope: Tensor | None):
-        x, slope = ctx.saved_tensors
+    def backward(ctx, grad: Tensor | None, grad_of_slope: Tensor | None, *_):
+        x, slope, *others = ctx.saved_tensors
         by_x = None if grad is None else grad * slope
         if grad_of_slope is not None:
-            second = grad_of_slope * ctx.function.curvature(x)
-            by_x = second if by_x is None else by_x + second
+            # a third derivative needs what the curvature is made of as functions of x
+            parts = ctx.function.evaluate(x)[1:] if torch.is_grad_enabled() else (slope, *others)
+            curvature = ctx.function.curvature(x, *parts)
+            by_x = grad_of_slope * curvature if by_x is None else torch.addcmul(by_x, grad_of_slope, curvature)
         return None if by_x is None else by_x.sum_to_size(x.shape), None
 
 
@@ -58,22 +62,23 @@ class ClosedFormSiLU(ClosedForm, nn.SiLU):
         super().__init__()
         self.scale = scale
 
-    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sigmoid = x.sigmoid()
-        scaled = self._scaled(sigmoid)
-        return x * scaled, torch.addcmul(scaled, x, torch.addcmul(scaled, scaled, sigmoid, value=-1))
+        scaled = sigmoid if self.scale == 1 else sigmoid * self.scale
+        slope = torch.addcmul(scaled, x, _slope_of_sigmoid(sigmoid), value=self.scale)
+        return x * scaled, slope, sigmoid
 
-    def curvature(self, x: Tensor) -> Tensor:
-        # scale · σ (1 − σ) (2 + x (1 − 2σ))
-        sigmoid = x.sigmoid()
-        scaled = self._scaled(sigmoid)
-        return torch.addcmul(scaled, scaled, sigmoid, value=-1) * (torch.addcmul(x, x, sigmoid, value=-2) + 2)
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        return x if self.scale == 1 else x * self.scale
+    def curvature(self, x: Tensor, slope: Tensor, sigmoid: Tensor) -> Tensor:
+        # scale · σ' (2 + x (1 − 2σ)), where scale · x σ' = slope − scale · σ
+        rest = torch.sub(slope, sigmoid, alpha=self.scale)
+        return torch.add(torch.addcmul(rest, rest, sigmoid, value=-2), _slope_of_sigmoid(sigmoid), alpha=2 * self.scale)
 
     def extra_repr(self) -> str:
         return "" if self.scale == 1 else f"scale={self.scale}"
+
+
+def _slope_of_sigmoid(sigmoid: Tensor) -> Tensor:
+    return torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1)
 
 
 def use_closed_form_silu(model: nn.Module) -> None:

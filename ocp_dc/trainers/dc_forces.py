@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -16,7 +18,6 @@ from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Batch
 from tqdm import tqdm
@@ -36,9 +37,13 @@ from ocp_dc.trainers.checkpoints import (
 )
 from ocp_dc.trainers.config_keys import check_trainer_config
 from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels, float64_normalizer
+from ocp_dc.trainers.losses import Loss
 from ocp_dc.trainers.metrics_log import MetricsLog
+from ocp_dc.trainers.traced_step import TARGETS, WORTH_TRACING, Step, TracedStep
+from ocp_dc.trainers.unshown_steps import UnshownSteps, structure_names
 
 SHOWN_METRICS = ("loss", "energy_mae", "forces_mae")
+FUSING = {"fused", "foreach", "capturable", "differentiable"}
 
 
 @registry.register_trainer("dc_forces")
@@ -83,6 +88,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         self.label_rescaling = parse_label_rescaling(task.get("label_rescaling"))
         self.reference_energy = parse_reference_energy(task.get("reference_energy"))
         self.last_checkpoint: str | None = None
+        self.unshown: UnshownSteps | None = None
+        self.traced_step: TracedStep | None = None
         # SchNet's narrow Gaussians are mostly denormal numbers, which CPUs multiply ten times slower.
         torch.set_flush_denormal(True)
         super().__init__(
@@ -114,12 +121,37 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         # to build a batch of arrays takes less than to receive it from a worker
         return super().get_dataloader(dataset, sampler, 0 if is_packed(dataset) else workers)
 
+    def load_loss(self) -> None:
+        self.loss_functions = [
+            (target, {"fn": Loss(term["fn"], term.get("reduction")), "coefficient": term["coefficient"]})
+            for terms in self.config["loss_functions"]
+            for target, term in terms.items()
+        ]
+
+    def load_optimizer(self) -> None:
+        """fairchem's; ``fused``, one operation for all parameters, unless ``optim.optimizer_params`` chooses.
+
+        Not with ``amp``: a fused optimizer would be told of gradients that overflow, which others never see.
+        """
+        optim = self.config["optim"]
+        parameters = optim.get("optimizer_params") or {}
+        optimizer = getattr(torch.optim, optim.get("optimizer", "AdamW"))
+        if (
+            "fused" in inspect.signature(optimizer).parameters
+            and self.scaler is None
+            and not FUSING & parameters.keys()
+        ):
+            parameters = {**parameters, "fused": True}
+        self.config["optim"] = {**optim, "optimizer_params": parameters}
+        super().load_optimizer()
+        self.config["optim"] = optim
+
     def load_extras(self) -> None:
         optim = self.config["optim"]
         if optim.get("scheduler") == "CosineAnnealingLR" and self.train_loader is not None:
             optim.setdefault("T_max", optim["max_epochs"] * len(self.train_loader))
         super().load_extras()
-        self.optimizer.register_step_pre_hook(self._require_finite_gradient)
+        self.optimizer.register_step_pre_hook(self._note_gradients)
 
     def _fit_labels(self) -> None:
         fitted = [None]
@@ -142,6 +174,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         require_same_model(checkpoint_path, checkpoint, self.config["model"], self.model)
         require_same_labels(checkpoint_path, checkpoint, self.config["task"])
         require_same_units(checkpoint_path, checkpoint, self.data_units)
+        self.traced_step = None
         self.config["labels"] = checkpoint["config"].get("labels")
         for target, state in checkpoint["normalizers"].items():
             self.normalizers[target] = float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
@@ -157,6 +190,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
 
     def save(self, metrics=None, checkpoint_file: str = "checkpoint.pt", training_state: bool = True) -> str | None:
         """fairchem's, under a temporary name until complete: a killed run keeps its previous checkpoint."""
+        self._require_finite()
         partial = super().save(metrics, f".{checkpoint_file}.partial", training_state)
         if partial is None:
             return None
@@ -193,9 +227,14 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         primary_metric = self.evaluation_metrics.get("primary_metric", "forces_mae")
         if self.best_val_metric is None:
             self.best_val_metric = math.inf if "mae" in primary_metric else -math.inf
-        self.metrics = {}
+        self.unshown = UnshownSteps(
+            list(self.output_targets),
+            lambda out, batch, metrics: self._compute_metrics(out, batch, self.evaluator, metrics),
+        )
 
         total = optim["max_epochs"] * epoch_steps
+        self.traced_step = self.traced_step or self._choose_step(total)
+        self.validated = False
         saved_step = self.step
         hidden = not distutils.is_master()
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=hidden)
@@ -221,36 +260,63 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         return self.model.no_sync() if alone else nullcontext()
 
     def _train_step(self, batch: Batch, bar: tqdm) -> None:
-        self.model.train()
-        with torch.autocast("cuda", enabled=self.scaler is not None):
-            out = self._forward(batch)
-            self._require_finite("prediction", batch, *out.values())
-            loss = self._compute_loss(out, batch)
-        self._require_finite("loss", batch, loss)
-        self.metrics = self._compute_metrics(out, batch, self.evaluator, self.metrics)
-        self.metrics = self.evaluator.update("loss", loss.item(), self.metrics)
-        self._current_batch = batch
-        self._backward(self.scaler.scale(loss) if self.scaler else loss)
+        if not self.model.training:
+            self.model.train()
+        step = self.traced_step(batch) if self.traced_step else self._eager_step(batch)
+        self.unshown.add(self.step, batch, step.out, step.loss)
+        self._require_finite_on_cpu()
+        self._backward(self.scaler.scale(step.loss) if self.scaler else step)
         self._log_training(bar)
         if self.scheduler.scheduler_type != "ReduceLROnPlateau":
             self.scheduler.step()
+
+    def _eager_step(self, batch: Batch) -> Step:
+        with torch.autocast("cuda", enabled=self.scaler is not None):
+            out = self._forward(batch)
+            return Step(out, self._compute_loss(out, batch))
+
+    def _choose_step(self, steps: int) -> TracedStep | None:
+        """What ``optim.step`` says of a run of so many steps; None for the eager one."""
+        mode = self.config["optim"].get("step", "auto")
+        on_cpu = self.device.type == "cpu"
+        if mode == "cuda_graph" and on_cpu:
+            raise InputError("optim.step is cuda_graph, and training is on the CPU: choose auto, traced or eager")
+        reason = self._against_tracing() or (mode == "auto" and steps < WORTH_TRACING and f"it has only {steps} steps")
+        if mode == "eager" or reason:
+            if mode != "eager":
+                logging.info(f"the run trains eagerly (optim.step: {mode}): {reason}")
+            return None
+        captured = mode == "cuda_graph" or (mode == "auto" and not on_cpu)
+        return TracedStep(self._unwrapped_model, self._eager_step, self._compute_loss, captured)
+
+    def _against_tracing(self) -> str | None:
+        if self.scaler is not None:
+            return "amp chooses precisions as it runs"
+        if distutils.get_world_size() > 1:
+            return "its processes exchange gradients"
+        if self.output_targets.keys() != set(TARGETS):
+            return f"it has other outputs than {' and '.join(TARGETS)}"
+        return None
 
     def _log_training(self, bar: tqdm) -> None:
         """Every ``print_every`` steps, means over these."""
         bar.update()
         if self.step % self.config["cmd"]["print_every"]:
             return
-        values = {name: float(metric["metric"]) for name, metric in self.metrics.items()}
-        values.update(lr=self.scheduler.get_lr(), epoch=self.epoch)
+        self._require_finite()
+        values = {**self.unshown.take_metrics(), "lr": self.scheduler.get_lr(), "epoch": self.epoch}
         if self.logger is not None:
             self.logger.log({**values, "step": self.step}, step=self.step, split="train")
         shown = {name: f"{value:.3g}" for name, value in values.items() if name in SHOWN_METRICS}
         bar.set_postfix(shown, refresh=False)
         self._log_metrics("train", values)
-        self.metrics = {}
 
     def _validate_and_keep_best(self, primary_metric: str, disable_tqdm: bool) -> None:
+        self._require_finite()
         val_metrics = self.validate(split="val", disable_tqdm=disable_tqdm)
+        if self.traced_step and not self.validated:
+            self.traced_step.compare_again()
+        self.validated = True
         self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_tqdm)
         if self.scheduler.scheduler_type == "ReduceLROnPlateau":
             self.scheduler.step(metrics=val_metrics[primary_metric]["metric"])
@@ -265,17 +331,20 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         if distutils.is_master() and not self.is_debug:
             self.metrics_log.write(split, self.step, values)
 
-    def _require_finite(self, what: str, batch: Batch, *tensors: Tensor) -> None:
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-            raise TrainingDivergedError(what, self.step, _ids(batch), self.last_checkpoint)
-
-    def _require_finite_gradient(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _note_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        try:
-            clip_grad_norm_(parameters, max_norm=math.inf, error_if_nonfinite=True)
-        except RuntimeError:
-            batch = self._current_batch
-            raise TrainingDivergedError("gradient", self.step, _ids(batch), self.last_checkpoint) from None
+        self.unshown.add_gradients([parameter.grad for parameter in parameters if parameter.grad is not None])
+        self._require_finite_on_cpu()
+
+    def _require_finite_on_cpu(self) -> None:
+        """At once where that costs nothing; on a GPU, where the host would wait, when a step is shown."""
+        if self.device.type == "cpu":
+            self._require_finite()
+
+    def _require_finite(self) -> None:
+        """Before what the unshown steps led to is used."""
+        if self.unshown and (fault := self.unshown.first_not_finite()):
+            raise TrainingDivergedError(*fault, self.last_checkpoint)
 
     # --- predictions in the units of the labels ---------------------------------------------------------------------
 
@@ -326,7 +395,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             forces = self._denorm_preds("forces", out["forces"], batch).cpu()
             free = (batch.fixed == 0).cpu().split(batch.natoms.tolist())
             free_forces = [f[mask].numpy() for f, mask in zip(forces.split(batch.natoms.tolist()), free, strict=True)]
-            predictions["ids"].extend(_ids(batch))
+            predictions["ids"].extend(structure_names(batch))
             predictions["energy"].extend(energy.numpy())
             predictions["forces"].extend(free_forces)
             predictions["chunk_idx"].extend(len(f) for f in free_forces)
@@ -334,10 +403,3 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             self.ema.restore()
         self.save_results(predictions, results_file)
         return predictions
-
-
-def _ids(batch: Batch) -> list[str]:
-    """The structures of a batch as fairchem names them: ``sid`` or ``sid_fid``."""
-    names = [batch[key] for key in ("sid", "fid") if key in batch]
-    columns = [values.tolist() if isinstance(values, Tensor) else values for values in names]
-    return ["_".join(map(str, words)) for words in zip(*columns, strict=True)]

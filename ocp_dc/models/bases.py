@@ -70,7 +70,7 @@ class ZonalHarmonics(nn.Module):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        norms = torch.tensor([math.sqrt((2 * degree + 1) / (4 * math.pi)) for degree in range(count)]).double()
+        norms = ((2 * torch.arange(count, dtype=torch.float64) + 1) / (4 * math.pi)).sqrt()
         slopes = torch.zeros(count, count, dtype=torch.float64)
         for degree in range(1, count):
             slopes[degree, :degree] = torch.from_numpy(legder([0] * degree + [1])) * norms[degree] / norms[:degree]

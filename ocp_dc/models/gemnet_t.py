@@ -17,15 +17,18 @@ from fairchem.core.models.gemnet.layers.atom_update_block import AtomUpdateBlock
 from fairchem.core.models.gemnet.layers.embedding_block import EdgeEmbedding
 from fairchem.core.models.gemnet.layers.interaction_block import InteractionBlockTripletsOnly, TripletInteraction
 from fairchem.core.models.gemnet.layers.radial_basis import PolynomialEnvelope as FairchemsEnvelope
+from fairchem.core.models.gemnet.layers.radial_basis import RadialBasis
 from fairchem.core.modules.scaling import ScaleFactor
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from torch_geometric.nn.models.schnet import GaussianSmearing
 
 from ocp_dc.edges import EdgesMixin, Graph, fixed_edge_table
 from ocp_dc.errors import InputError
 from ocp_dc.models.bases import PolynomialEnvelope, ZonalHarmonics
 from ocp_dc.models.closed_form import use_closed_form_silu
 from ocp_dc.models.forces import GradientForces
+from ocp_dc.models.gaussians import gaussians
 from ocp_dc.models.scale_factors import load_scale_factors
 from ocp_dc.models.triplets import Slots
 from ocp_dc.models.variants import MOLECULE_EDGES, Variant
@@ -93,7 +96,7 @@ class GemNetTIReLU(Variant, GradientForces, EdgesMixin, GemNetT):
 
     def _predict(self, data, pairs: Pairs) -> tuple[Tensor, Tensor | int]:
         """Energies (B, 1) and, if they are predicted, forces along the edges (E, 1)."""
-        rbf = self.radial_basis(pairs.distances)
+        rbf = _radial(self.radial_basis, pairs.distances)
         of_atoms, of_distance = _split(self.edge_emb, self.atom_emb.emb_size)
         widths = [self.mlp_rbf3, self.mlp_rbf_h, self.mlp_rbf_out]
         weights = [*(mlp.linear.weight for mlp in widths), of_distance]
@@ -114,7 +117,7 @@ class GemNetTIReLU(Variant, GradientForces, EdgesMixin, GemNetT):
     def _filters(self, pairs: Pairs, rbf: Tensor) -> Tensor:
         """The circular basis, projected down, for each edge c → a and each b → a: (N, K, K * emb_size_cbf)."""
         if next(self.cbf_basis3.radial_basis.parameters(), None) is not None:
-            rbf = self.cbf_basis3.radial_basis(pairs.distances)
+            rbf = _radial(self.cbf_basis3.radial_basis, pairs.distances)
         incoming = pairs.edges.incoming
         weight = self.mlp_cbf3.weight
         of_edges = rbf @ weight.transpose(0, 1).flatten(1)
@@ -238,6 +241,13 @@ class Pairs:
             return kept
         within = self.edges.incoming.spread(self.within.repeat(2))
         return kept * within[:, None]
+
+
+def _radial(basis: RadialBasis, distances: Tensor) -> Tensor:
+    """fairchem's radial basis (P, num_radial)."""
+    x = distances * basis.inv_cutoff
+    smeared = isinstance(basis.rbf, GaussianSmearing)
+    return basis.envelope(x)[:, None] * (gaussians(x, basis.rbf.offset, basis.rbf.coeff) if smeared else basis.rbf(x))
 
 
 def _split(embedding: EdgeEmbedding, atom_width: int) -> tuple[Tensor, Tensor]:

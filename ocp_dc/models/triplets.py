@@ -12,16 +12,15 @@ class Slots:
     Args:
         atoms: (E,), the atom at whose table each edge is entered, its receiver or its sender.
         num_atoms: N.
-        width: K, where it is known; else it is found.
 
     Attributes:
         edges: (N, K), the edge in each slot; 0 in empty ones.
         filled: (N, K), whether there is one.
     """
 
-    def __init__(self, atoms: Tensor, num_atoms: int, width: int | None = None) -> None:
+    def __init__(self, atoms: Tensor, num_atoms: int) -> None:
         counts = atoms.bincount(minlength=num_atoms)
-        self.width = int(counts.max()) if width is None else width
+        self.width = int(counts.max())
         order = atoms.argsort(stable=True)
         owner = atoms[order]
         rank = torch.arange(len(atoms), device=atoms.device) - (counts.cumsum(0) - counts)[owner]

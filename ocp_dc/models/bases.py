@@ -47,8 +47,11 @@ class PolynomialEnvelope(ClosedForm):
 
 
 def _within(x: Tensor, terms: Terms) -> Tensor:
-    """Σ c xⁿ where x < 1, else 0, for the terms (c, n)."""
-    return sum(c * x**n for c, n in terms) * (x < 1)
+    """Σ c xⁿ where x < 1, else 0, for the terms (c, n), n rising."""
+    powers: dict[int, Tensor] = {}
+    for _, n in terms:
+        powers[n] = powers[n - 1] * x if n - 1 in powers else x**n
+    return sum(c * powers[n] for c, n in terms) * (x < 1)
 
 
 def _derived(terms: Terms) -> Terms:

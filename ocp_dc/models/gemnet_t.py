@@ -210,7 +210,7 @@ class EdgesBothWays:
         return x.new_zeros(self.num_atoms, x.shape[1]).index_add(0, self.receiver, x)
 
     def reversed(self, x: Tensor) -> Tensor:
-        return x.roll(len(x) // 2, dims=0)
+        return x.unflatten(0, (2, -1)).flip(0).flatten(0, 1)
 
 
 @lru_cache(maxsize=32)
@@ -230,7 +230,7 @@ class Pairs:
     @property
     def directions(self) -> Tensor:
         """(E, 3), from sender to receiver."""
-        directions = -self.vectors / self.distances[:, None]
+        directions = -self.vectors / self.distances.unsqueeze(1)
         return torch.cat([directions, -directions])
 
     @property
@@ -247,7 +247,9 @@ def _radial(basis: RadialBasis, distances: Tensor) -> Tensor:
     """fairchem's radial basis (P, num_radial)."""
     x = distances * basis.inv_cutoff
     smeared = isinstance(basis.rbf, GaussianSmearing)
-    return basis.envelope(x)[:, None] * (gaussians(x, basis.rbf.offset, basis.rbf.coeff) if smeared else basis.rbf(x))
+    return basis.envelope(x).unsqueeze(1) * (
+        gaussians(x, basis.rbf.offset, basis.rbf.coeff) if smeared else basis.rbf(x)
+    )
 
 
 def _split(embedding: EdgeEmbedding, atom_width: int) -> tuple[Tensor, Tensor]:

@@ -63,6 +63,9 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     taken from the checkpoint in ``validate``, ``predict`` and resumed training. Energies stay float64 until they are
     rescaled; predictions and errors are float64, in the units of the labels.
 
+    ``optim.step`` is ``auto`` (the default), ``eager``, ``traced`` or ``cuda_graph``: how a step is computed
+    (``docs/training_step.md``). Checkpoints of one continue in any other.
+
     ``optim.scheduler: CosineAnnealingLR`` without ``T_max`` decays over the whole run.
 
     Raises:

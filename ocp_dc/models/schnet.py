@@ -57,7 +57,6 @@ class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
     def _interact_in_pairs(self, h: Tensor, graph: Graph) -> Tensor:
         """What the interaction blocks do, with one evaluation of the filter networks for both directions of a pair."""
         first, second = graph.edge_index
-        senders, receivers = torch.cat([first, second]), torch.cat([second, first])
         expansion = gaussians(graph.edge_distance, self.distance_expansion.offset, self.distance_expansion.coeff)
         envelope = 0.5 * (torch.cos(graph.edge_distance * (math.pi / self.cutoff)) + 1)
         if graph.within is not None:
@@ -66,7 +65,7 @@ class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
         for block in self.interactions:
             filters = block.mlp(expansion) * envelope
             x = block.conv.lin1(h)
-            messages = x.index_select(0, senders).unflatten(0, (2, -1)) * filters
-            x = torch.zeros_like(x).index_add(0, receivers, messages.flatten(0, 1))
-            h = h + block.lin(block.act(block.conv.lin2(x)))
+            received = torch.zeros_like(x).index_add(0, second, x.index_select(0, first) * filters)
+            received = received.index_add(0, first, x.index_select(0, second) * filters)
+            h = h + block.lin(block.act(block.conv.lin2(received)))
         return h

@@ -61,18 +61,15 @@ class DimeNetPlusPlusIReLU(Variant, GradientForces, EdgesMixin, DimeNetPlusPlusW
     def _forward(self, data) -> Tensor:
         graph = self.generate_graph(data)
         triplets = self._triplets(graph)
-        sender, receiver = graph.edge_index
-        num_atoms = len(graph.atomic_numbers_full)
-
         x = graph.edge_distance.unsqueeze(1) / self.cutoff
         rbf = self.envelope(x) * (self.rbf.freq * x).sin()
         filters = self._filters(x, self._cosines(graph, triplets), triplets)
 
-        x = self._embed(graph.atomic_numbers_full, rbf, sender, receiver)
-        atom_energy = _output(self.output_blocks[0], x, rbf, receiver, num_atoms)
+        x = self._embed(graph, rbf)
+        atom_energy = _output(self.output_blocks[0], x, rbf, triplets.incoming)
         for block, block_filters, output in zip(self.interaction_blocks, filters, self.output_blocks[1:], strict=True):
             x = _interact(block, x, rbf, block_filters, triplets)
-            atom_energy = atom_energy + _output(output, x, rbf, receiver, num_atoms)
+            atom_energy = atom_energy + _output(output, x, rbf, triplets.incoming)
 
         return atom_energy.new_zeros(len(data.natoms), 1).index_add(0, graph.batch_full, atom_energy)
 
@@ -114,11 +111,11 @@ class DimeNetPlusPlusIReLU(Variant, GradientForces, EdgesMixin, DimeNetPlusPlusW
         atoms, incoming, outgoing = cosines.shape
         return filters.view(atoms, incoming, outgoing, blocks, width).permute(3, 0, 2, 1, 4).flatten(3)
 
-    def _embed(self, atomic_numbers: Tensor, rbf: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
+    def _embed(self, graph: Graph, rbf: Tensor) -> Tensor:
         """fairchem's embedding block, with a part of its layer evaluated for each atom, not for each edge."""
-        block = self.emb
+        block, (sender, receiver) = self.emb, graph.edge_index
         of_receiver, of_sender, of_distance = block.lin.weight.chunk(3, dim=1)
-        h = block.emb(atomic_numbers)
+        h = block.emb(graph.atomic_numbers_full)
         of_atoms = linear(h, of_receiver).index_select(0, receiver) + linear(h, of_sender).index_select(0, sender)
         return block.act(linear(block.act(block.lin_rbf(rbf)), of_distance, block.lin.bias) + of_atoms)
 
@@ -168,10 +165,9 @@ def _interact(block: InteractionPPBlock, x: Tensor, rbf: Tensor, filters: Tensor
     return h
 
 
-def _output(block: OutputPPBlock, x: Tensor, rbf: Tensor, receiver: Tensor, num_atoms: int) -> Tensor:
+def _output(block: OutputPPBlock, x: Tensor, rbf: Tensor, incoming: Slots) -> Tensor:
     """fairchem's output block."""
-    x = block.lin_rbf(rbf) * x
-    x = block.lin_up(x.new_zeros(num_atoms, x.shape[1]).index_add(0, receiver, x))
+    x = block.lin_up(incoming.total(block.lin_rbf(rbf) * x))
     for lin in block.lins:
         x = block.act(lin(x))
     return block.lin(x)

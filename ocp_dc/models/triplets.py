@@ -29,6 +29,7 @@ class Slots:
         slots = owner * width + rank
         table = slots.new_full((num_atoms * width,), -1).index_copy_(0, slots, order).view(num_atoms, width)
         self.edges, self.filled = table.clamp(min=0), table >= 0
+        self.atoms = atoms
         self.slot = torch.empty_like(slots).index_copy_(0, order, slots)
         self.is_full = len(atoms) == num_atoms * width
         self.in_order = self.is_full and torch.equal(self.slot, slots)
@@ -49,6 +50,12 @@ class Slots:
         if self.in_order:
             return x
         return _Permuted.apply(x, self.slot, self.edges.flatten()) if self.is_full else x.index_select(0, self.slot)
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over the edges, (E, F), of each atom, (N, F)."""
+        if self.in_order:
+            return self.spread(x).sum(dim=1)
+        return x.new_zeros(len(self.edges), x.shape[1]).index_add(0, self.atoms, x)
 
 
 class _Permuted(Function):

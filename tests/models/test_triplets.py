@@ -21,6 +21,7 @@ def test_slots(name):
         assert slots.filled[atom].tolist() == [k < len(of_atom) for k in range(slots.edges.shape[1])]
         assert slots.edges[atom, : len(of_atom)].tolist() == (atoms == atom).nonzero().flatten().tolist()
     assert torch.equal(slots.collect(spread), x)
+    assert torch.equal(slots.total(x), spread.sum(dim=1))
 
 
 def test_is_as_wide_as_the_most_edges_of_an_atom():

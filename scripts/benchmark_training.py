@@ -167,6 +167,7 @@ def both_sides(options: argparse.Namespace, folder: Path) -> Iterator[list[Side]
         ours = settings(options, f"{options.model}_irelu", folder / "ours")
         ours["model"]["activation"] = options.activation
         ours["dataset"]["train"]["format"] = options.format
+        ours["optim"]["step"] = options.step
         sides = [Side("ours", stack.enter_context(new_trainer_context(config=ours)).trainer)]
         if options.model in STOCK_MODELS:
             stock = settings(options, options.model, folder / "stock")
@@ -189,6 +190,7 @@ def main() -> None:
     parser.add_argument("--width", choices=("published", *WIDTHS), default="small", help="default small")
     parser.add_argument("--activation", default="irelu", help="of our side: original, irelu (default), ...")
     parser.add_argument("--format", choices=("lmdb", "md17_packed"), default="lmdb", help="of our side's data")
+    parser.add_argument("--step", choices=("eager", "traced", "cuda_graph"), default="traced", help="of our side")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=40, help="an epoch, 3 to 40 (default)")
     parser.add_argument("--repeats", type=int, default=7, help="counted epochs of each side (default 7)")
@@ -201,8 +203,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder, both_sides(options, Path(folder)) as sides:
         for side in sides:
-            side.record()
             side.run_epoch()
+            side.record()
         for _ in range(options.repeats):
             for side in sides:
                 side.measure()

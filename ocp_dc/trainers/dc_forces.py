@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from fairchem.core.common import distutils
 from fairchem.core.common.registry import registry
+from fairchem.core.modules.evaluator import Evaluator
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
 import ocp_dc
@@ -61,6 +62,9 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     Both become fairchem's normalizers and element references when training starts, are kept in checkpoints, and are
     taken from the checkpoint in ``validate``, ``predict`` and resumed training. Energies stay float64 until they are
     rescaled; predictions and errors are float64, in the units of the labels.
+
+    ``optim.step`` is ``auto`` (the default), ``eager``, ``traced`` or ``cuda_graph``: how a step is computed
+    (``docs/training_step.md``). Checkpoints of one continue in any other.
 
     ``optim.scheduler: CosineAnnealingLR`` without ``T_max`` decays over the whole run.
 
@@ -365,6 +369,19 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         # Labels that are float64 (energies) keep their precision until they are rescaled.
         same_dtype = {target: value.to(batch[target].dtype) for target, value in out.items()}
         return super()._compute_loss(same_dtype, batch)
+
+    def _compute_metrics(self, out: dict[str, Tensor], batch: Data, evaluator: Evaluator, metrics: dict | None) -> dict:
+        """fairchem's, without its loop over the structures of the batch."""
+        free = batch.fixed == 0
+        natoms = torch.zeros_like(batch.natoms).index_add(0, batch.batch, free.to(batch.natoms.dtype))
+        others = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        predictions, labels = {**others, "natoms": natoms}, {**others, "natoms": natoms}
+        for name, target in self.output_targets.items():
+            predictions[name], labels[name] = self._denorm_preds(name, out[name], batch), batch[name]
+            if target["level"] == "atom" and target["eval_on_free_atoms"]:
+                predictions[name], labels[name] = predictions[name][free], labels[name][free]
+            labels[name] = labels[name].view(len(predictions[name]), -1)
+        return evaluator.eval(predictions, labels, prev_metrics=metrics)
 
     def _denorm_preds(self, target_key: str, prediction: Tensor, batch: Batch) -> Tensor:
         return super()._denorm_preds(target_key, prediction.double(), batch)

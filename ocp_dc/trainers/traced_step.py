@@ -225,7 +225,9 @@ def _trace(
     The parameters are in it by reference, so that it follows the optimizer.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    constants = {name: batch[name] for name in (*CONSTANTS, "batch")}
+    constants = {name: batch[name].clone() for name in (*CONSTANTS, "batch")}
+    # fairchem's element references look at this number, which a trace could not
+    constants["natoms"].sum = lambda: len(batch.pos)
     used = []
 
     def step(*tensors: Tensor) -> list[Tensor]:

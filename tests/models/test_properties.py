@@ -4,7 +4,7 @@ import pytest
 import torch
 from molecules import ACETYLENE, CRYSTALS, MOLECULES, batch_of, moved, outputs, slopes, structure
 from scipy.spatial.transform import Rotation
-from small_models import GEMNET_T, MODELS
+from small_models import MODELS
 
 
 def each_form(where=lambda small, form: True):
@@ -184,8 +184,7 @@ def test_validation_gives_the_same(small, form):
         out = model(batch_of(*MOLECULES))
     for actual, with_graph in zip((out["energy"].detach(), out["forces"].detach()), expected, strict=True):
         assert_close(actual, with_graph, rtol=1e-12)
-    # fairchem's gemnet_t asks for the forces' graph always
-    assert out["forces"].requires_grad == (small is GEMNET_T and has_gradient_forces(small, form))
+    assert not out["forces"].requires_grad
 
 
 @each_form(has_gradient_forces)

@@ -117,6 +117,30 @@ def test_a_batch_gives_what_each_structure_gives_alone(trained, molecules, monke
         np.testing.assert_allclose(own["forces"], together["forces"], atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["schnet", "dimenetplusplus", "gemnet_t"])
+def test_a_molecule_asked_for_often_is_traced_and_gives_the_same(trained, molecules, monkeypatch, name):
+    checkpoint = trained(f"{name}_dc")
+    usual = doubled(load(checkpoint, "cpu"))
+    model = doubled(load(checkpoint, "cpu"))
+    monkeypatch.setattr(calculator, "CALLS_BEFORE_TRACING", 2)
+    model.evaluate([molecules[0]])
+    model.evaluate([molecules[1]])
+    (trace,) = model._traces.values()
+    assert trace is not None
+    monkeypatch.setattr(usual, "_replayed", lambda _: None)
+    stretched = molecules[2].copy()
+    # beyond the cutoff from most others
+    stretched.positions[8] += 4.0
+    for atoms in (molecules[3], stretched):
+        expected, replayed = usual.evaluate([atoms])[0], model.evaluate([atoms])[0]
+        assert replayed["energy"] == pytest.approx(expected["energy"], rel=1e-10)
+        np.testing.assert_allclose(replayed["forces"], expected["forces"], atol=1e-9 * abs(expected["forces"]).max())
+    boxed = molecules[3].copy()
+    boxed.pbc = True
+    with pytest.raises(InputError, match="is periodic"):
+        model.evaluate([boxed])
+
+
 def test_ase_asks_once_for_each_geometry(trained, molecules, monkeypatch):
     atoms = molecules[0].copy()
     atoms.calc = load(trained("schnet"), "cpu")

@@ -82,6 +82,13 @@ class PackedDataset(BaseDataset):
         return self._batches[key]
 
 
+class NotPackedError(InputError):
+    """The data are not conformations of one molecule, or not as this package converts them."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found}; {NOT_PACKED}")
+
+
 class PackedRecords(Sequence):
     """Records of a :class:`PackedDataset`, made when they are looked at."""
 
@@ -101,6 +108,14 @@ def collate(records: Sequence[Data], otf_graph: bool = False) -> Batch:
     if isinstance(records, PackedRecords):
         return records.dataset.batch(records.indices, otf_graph)
     return data_list_collater(records, otf_graph=otf_graph)
+
+
+def read_fast(config: dict[str, Any]) -> BaseDataset:
+    """A :class:`PackedDataset` of what can be one, fairchem's ``lmdb`` dataset of any other LMDB."""
+    try:
+        return PackedDataset(config)
+    except NotPackedError:
+        return LmdbDataset(config)
 
 
 def is_packed(dataset: Dataset) -> bool:
@@ -140,10 +155,10 @@ def _check_settings(config: dict[str, Any]) -> None:
 
 def _molecule_file(source: str) -> Path:
     if not isinstance(read_manifest(source), MoleculeManifest):
-        raise InputError(f"{source} has no manifest of one molecule, as ocp-dc md17 convert writes it; {NOT_PACKED}")
+        raise NotPackedError(f"{source} has no manifest of one molecule, as ocp-dc md17 convert writes it")
     files = sorted(Path(source).glob("*.lmdb")) if Path(source).is_dir() else [Path(source)]
     if len(files) != 1:
-        raise InputError(f"{source} has {len(files)} LMDBs, not one; {NOT_PACKED}")
+        raise NotPackedError(f"{source} has {len(files)} LMDBs, not one")
     return files[0]
 
 
@@ -152,14 +167,14 @@ def _read_fields(file: Path) -> dict[str, np.ndarray]:
     with RecordFile(file) as records:
         first = records[0]
         if missing := [name for name in (*TENSORS, NUMBER) if name not in first]:
-            raise InputError(f"{file}: record 0 has no {', '.join(missing)}; {NOT_PACKED}")
+            raise NotPackedError(f"{file}: record 0 has no {', '.join(missing)}")
         fields = {name: np.empty((len(records), *first[name].shape), first[name].numpy().dtype) for name in TENSORS}
         fields[NUMBER] = np.empty(len(records), np.int64)
         # told only where it takes longer than seconds
         for row in tqdm(range(len(records)), desc=f"reading {file}", unit="conf", delay=2):
             record = records[row]
             if differing := _not_shared(first, record):
-                raise InputError(f"{file}: record {row} differs from the first in {differing}; {NOT_PACKED}")
+                raise NotPackedError(f"{file}: record {row} differs from the first in {differing}")
             for name, array in fields.items():
                 array[row] = record[name]
     return fields

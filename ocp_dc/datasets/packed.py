@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ocp_dc.datasets.lmdb import RecordFile
 from ocp_dc.datasets.manifest import MoleculeManifest, read_manifest
+from ocp_dc.datasets.record_layout import RecordLayout
 from ocp_dc.errors import InputError
 
 # what differs between conformations: tensors, whose first axis is joined in a batch, and the number of each
@@ -170,13 +171,23 @@ def _read_fields(file: Path) -> dict[str, np.ndarray]:
             raise NotPackedError(f"{file}: record 0 has no {', '.join(missing)}")
         fields = {name: np.empty((len(records), *first[name].shape), first[name].numpy().dtype) for name in TENSORS}
         fields[NUMBER] = np.empty(len(records), np.int64)
+        kinds = {name: array.dtype for name, array in fields.items() if name != NUMBER}
+        rows = {name: array.reshape(len(records), -1) for name, array in fields.items()}
+        layouts: dict[int, RecordLayout | None] = {}
         # told only where it takes longer than seconds
         for row in tqdm(range(len(records)), desc=f"reading {file}", unit="conf", delay=2):
-            record = records[row]
-            if differing := _not_shared(first, record):
-                raise NotPackedError(f"{file}: record {row} differs from the first in {differing}")
-            for name, array in fields.items():
-                array[row] = record[name]
+            stored = records.stored(row)
+            layout = layouts.get(len(stored))
+            if layout is not None and layout.fits(stored):
+                values = layout.values(stored)
+            else:
+                record = records[row]
+                if differing := _not_shared(first, record):
+                    raise NotPackedError(f"{file}: record {row} differs from the first in {differing}")
+                layouts.setdefault(len(stored), RecordLayout.of(record, stored, kinds, NUMBER))
+                values = {name: np.ravel(record[name]) for name in fields}
+            for name, array in rows.items():
+                array[row] = values[name]
     return fields
 
 

@@ -182,13 +182,20 @@ def predict(
 ) -> Iterator[Predictions]:
     """Predictions for an LMDB, batch by batch, see :func:`evaluate`."""
     require_lmdb(f"{data}", Path(data))
-    dataset = read_fast({"src": str(data), "key_mapping": KEY_MAPPING})
     trainer = load_trainer(checkpoint_path, cpu)
     factor = _factor_to_units_of(data, checkpoint_path, units_of_config(trainer.config))
-    collater = partial(collate, otf_graph=trainer.config["model"].get("otf_graph", False))
+    yield from predict_by(trainer, data, batch_size, factor)
+
+
+def predict_by(
+    trainer: DerivativeConstrainedTrainer, data: str | Path, batch_size: int | None = None, factor: float = 1.0
+) -> Iterator[Predictions]:
+    """Predictions of a trainer that is ready to predict, times ``factor``; see :func:`predict`."""
+    dataset = read_fast({"src": str(data), "key_mapping": KEY_MAPPING})
     size = batch_size or evaluation_batch_size(dataset[0], trainer.device)
-    loader = DataLoader(dataset, batch_size=size, collate_fn=collater)
+    collater = partial(collate, otf_graph=trainer.config["model"].get("otf_graph", False))
     free_only = trainer.output_targets["forces"]["eval_on_free_atoms"]
+    loader = DataLoader(dataset, batch_size=size, collate_fn=collater)
     for batch in tqdm(loader, desc="evaluating", unit="batch"):
         predicted = trainer.predict(batch, per_image=False, disable_tqdm=True)
         counts = batch.fixed == 0 if free_only else torch.ones_like(batch.batch, dtype=torch.bool)
@@ -199,7 +206,7 @@ def predict(
             batch.forces[counts],
         )
         natoms = torch.bincount(batch.batch[counts], minlength=len(batch.natoms))
-        yield Predictions(*(tensor.detach().double().cpu() for tensor in tensors), natoms.cpu())
+        yield Predictions(*(tensor.double().cpu() for tensor in tensors), natoms.cpu())
 
 
 def _factor_to_units_of(data: str | Path, checkpoint_path: str | Path, predicted: Units | None) -> float:

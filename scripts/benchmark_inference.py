@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from benchmark_sides import MODELS, STOCK_MODELS, add_options, both_trainers, check_options, clock, machine, ratio
+from benchmark_sides import MODELS, STOCK_MODELS, add_options, check_options, clock, machine, ratio, trainers_of
 
 from ocp_dc.datasets.samples import sample_path
 from ocp_dc.evaluation import concatenate, conformation_errors, predict_by
@@ -46,7 +46,7 @@ def errors_by_validation(trainer) -> tuple[float, float]:
 
 def rows(options: argparse.Namespace, model: str, folder: Path) -> list[list[str]]:
     sizes = {"train": 20, "val": options.conformations, "test": options.conformations}
-    with both_trainers(options, model, sample_path(), sizes, folder) as trainers:
+    with trainers_of(["ours", "stock"], options, model, sample_path(), sizes, folder) as trainers:
         ours, test = trainers["ours"], folder / "ours" / "data" / "test"
         work: dict[str, Callable[[], tuple[float, float]]] = {
             "evaluation": lambda: errors_by_evaluation(ours, test, None),

@@ -67,17 +67,23 @@ def settings(options: argparse.Namespace, model: str, config: str, data: Path, r
 
 
 @contextlib.contextmanager
-def both_trainers(
-    options: argparse.Namespace, model: str, source: Path, sizes: dict[str, int], folder: Path, *overrides: str
+def trainers_of(
+    sides: Sequence[str],
+    options: argparse.Namespace,
+    model: str,
+    source: Path,
+    sizes: dict[str, int],
+    folder: Path,
+    *overrides: str,
 ) -> Iterator[dict[str, object]]:
-    """The trainer of ``ours`` and, where fairchem has the model, of ``stock``, each with data of its own.
+    """The trainers of ``ours`` and ``stock``, where fairchem has the model, each with data of its own.
 
     Args:
         source, sizes: an npz file, and how many of its conformations go to train, val and test.
     """
     with contextlib.ExitStack() as stack:
         # a process can open an LMDB once
-        for side in ("ours", "stock"):
+        for side in sides:
             convert(source, folder / side / "data", sizes=sizes, show_progress=False)
         ours = settings(options, model, f"{model}_irelu", folder / "ours" / "data", folder / "ours", *overrides)
         ours["model"]["activation"] = options.activation
@@ -86,7 +92,7 @@ def both_trainers(
             # fairchem's, so that both do the same
             ours["model"]["conservative"] = False
         trainers = {"ours": stack.enter_context(new_trainer_context(config=ours)).trainer}
-        if model in STOCK_MODELS:
+        if "stock" in sides and model in STOCK_MODELS:
             both = [override for override in overrides if not override.startswith("--optim.step")]
             stock = settings(options, model, model, folder / "stock" / "data", folder / "stock", *both)
             stock["dataset"]["train"]["format"] = "lmdb"

@@ -137,14 +137,17 @@ def write_molecule(path: Path, atoms: int, count: int) -> None:
         if np.linalg.norm(rest - place, axis=1).min() > 1:
             rest = np.vstack([rest, place])
     positions = rest + random.normal(scale=0.05, size=(count, atoms, 3))
-    energies, forces = np.empty((count, 1)), np.empty_like(positions)
-    at_rest = _distances(rest)[0]
-    for row, conformation in enumerate(positions):
-        distance, vectors = _distances(conformation)
-        stretch = 20 * (distance - at_rest)
-        energies[row] = -10_000 + (stretch * (distance - at_rest)).sum() / 4
-        forces[row] = -((stretch / distance)[:, :, None] * vectors).sum(axis=1)
-    np.savez(path, E=energies, F=forces, R=positions, z=random.choice([1, 6], size=atoms).astype(np.uint8))
+    energies, forces = zip(*(springs(rest, conformation) for conformation in positions), strict=True)
+    elements = random.choice([1, 6], size=atoms).astype(np.uint8)
+    np.savez(path, E=np.array(energies)[:, None], F=np.array(forces), R=positions, z=elements)
+
+
+def springs(rest: np.ndarray, positions: np.ndarray) -> tuple[float, np.ndarray]:
+    """Energy and forces (A, 3) where a spring between each pair of atoms is at rest at ``rest``, (A, 3)."""
+    distance, vectors = _distances(positions)
+    stretch = distance - _distances(rest)[0]
+    pull = 20 * stretch / distance
+    return -10_000 + 5 * np.square(stretch).sum(), -(pull[:, :, None] * vectors).sum(axis=1)
 
 
 def _distances(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -68,12 +68,17 @@ PRODUCTS = (_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.badd
 
 
 class ClockedLoader:
-    """A loader that keeps, in ``asked``, when each batch of the epoch was asked for: the steps lie between."""
+    """A loader that keeps, in ``asked``, when each batch of the epoch was asked for: the steps lie between.
+
+    Attributes:
+        watching: a context that the second step is to run in.
+    """
 
     def __init__(self, loader, now: Callable[[], float]) -> None:
         self.loader = loader
         self.now = now
         self.asked: list[float] = []
+        self.watching: contextlib.AbstractContextManager | None = None
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -81,7 +86,11 @@ class ClockedLoader:
     def __iter__(self) -> Iterator:
         self.asked = []
         batches = iter(self.loader)
-        for _ in range(len(self)):
+        for position in range(len(self)):
+            if self.watching and position == 1:
+                self.watching.__enter__()
+            if self.watching and position == 2:
+                self.watching.__exit__(None, None, None)
             self.asked.append(self.now())
             yield next(batches)
 
@@ -103,6 +112,35 @@ class RecordedOperations(TorchDispatchMode):
 
 def _empty_alike(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+class PeakMemory:
+    """The most bytes that tensors take in its context beyond those before it: ``peak``, when it is left."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.peak = 0
+
+    def __enter__(self) -> PeakMemory:
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            activities = [torch.profiler.ProfilerActivity.CPU]
+            self.profile = torch.profiler.profile(activities=activities, profile_memory=True)
+            self.profile.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.on_gpu:
+            self.peak = torch.cuda.max_memory_allocated() - self.before
+            return
+        self.profile.__exit__(*error)
+        events = self.profile.profiler.kineto_results.events()
+        taken = 0
+        for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+            taken += event.nbytes()
+            self.peak = max(self.peak, taken)
 
 
 class Side:
@@ -128,16 +166,16 @@ class Side:
         return (asked[-1] - asked[1]) / (len(asked) - WITHOUT_FIRST_AND_LAST)
 
     def record(self) -> None:
-        """The operations and memory of a step, from epochs of them, and operands like those of its matrix products."""
-        self.peak = peak_bytes(self.run_epoch, self.trainer.device)
-        with RecordedOperations() as recorded:
+        """The operations and memory of a step, and operands like those of its matrix products."""
+        memory, recorded = PeakMemory(self.trainer.device), RecordedOperations()
+        for context in (memory, recorded):
+            self.trainer.train_loader.watching = context
             self.run_epoch()
-        steps = len(self.trainer.train_loader)
-        self.operations = recorded.count / steps
-        a_step = recorded.products[: len(recorded.products) // steps]
+        self.trainer.train_loader.watching = None
+        self.peak, self.operations = memory.peak, recorded.count
         self.products = [
             (func, tree_map_only(torch.Tensor, lambda t: torch.randn_like(t, device=self.trainer.device), args), kwargs)
-            for func, args, kwargs in a_step
+            for func, args, kwargs in recorded.products
         ]
 
     def run_products(self) -> float:
@@ -204,23 +242,6 @@ def serve(side: Side) -> None:
             what, lambda: [side.seconds[-1], side.product_seconds[-1]]
         )
         print(f"{ANSWER}{json.dumps(answer())}", flush=True)
-
-
-def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """The most that tensors take while it runs, beyond what they take before."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        work()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    taken = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        taken += event.nbytes()
-        peak = max(peak, taken)
-    return peak
 
 
 @contextlib.contextmanager

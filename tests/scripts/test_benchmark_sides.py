@@ -57,13 +57,21 @@ def test_ratio_is_above_one_where_ours_is_faster(sides):
 
 
 def test_peak_is_the_most_that_is_there_at_once(training):
-    def work():
+    with training.PeakMemory(torch.device("cpu")) as memory:
         first = torch.empty(1 << 20, dtype=torch.uint8)
         second = torch.empty(1 << 21, dtype=torch.uint8)
         del first, second
         torch.empty(1 << 20, dtype=torch.uint8)
+    assert memory.peak == pytest.approx(3 << 20, rel=0.01)
 
-    assert training.peak_bytes(work, torch.device("cpu")) == pytest.approx(3 << 20, rel=0.01)
+
+def test_one_step_of_an_epoch_is_watched(training):
+    loader = training.ClockedLoader(range(4), iter(range(10)).__next__)
+    loader.watching = training.RecordedOperations()
+    for step in loader:
+        torch.zeros(1).add(step)
+    assert loader.asked == [0, 1, 2, 3]
+    assert loader.watching.count == 2
 
 
 def test_operations_and_matrix_products_are_counted(training):

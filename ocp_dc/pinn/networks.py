@@ -1,0 +1,151 @@
+"""The networks: 6 hidden layers of 40, any activation of this package, with BatchNorm as published or as it should be.
+
+Importing this imports DeepXDE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ocp_dc.activations import activation
+from ocp_dc.pinn.extra import import_deepxde
+from ocp_dc.pinn.jets import Jet, jet_by_deepxde, jet_through_layers
+
+dde = import_deepxde()
+
+HIDDEN_LAYERS, WIDTH = 6, 40
+Layers = Sequence[tuple[Tensor, Tensor]]
+
+
+class Network(dde.nn.FNN):
+    """The paper's network, DeepXDE's ``FNN``: Glorot normal weights, zero biases.
+
+    Args:
+        inputs, outputs: their numbers.
+        name: of an activation of :mod:`ocp_dc.activations`.
+    """
+
+    pointwise = True
+
+    def __init__(self, inputs: int, outputs: int, name: str) -> None:
+        super().__init__([inputs, *[WIDTH] * HIDDEN_LAYERS, outputs], activation(name), "Glorot normal")
+
+    def layers(self) -> Layers:
+        """Weight and bias of each, the last one's included."""
+        return [(linear.weight, linear.bias) for linear in self.linears]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        *hidden, last = self.layers()
+        x = inputs
+        for layer in hidden:
+            x = self.activation(F.linear(x, *layer))
+        return F.linear(x, *last)
+
+    def jet(self, inputs: Tensor, with_laplacian: bool) -> Jet:
+        """Outputs and derivatives at points (N, inputs), the faster of two ways."""
+        if with_laplacian:
+            return jet_through_layers(self.layers(), self.activation, inputs)
+        inputs = inputs.detach().requires_grad_()
+        return jet_by_deepxde(inputs, self(inputs), with_laplacian)
+
+    def hidden(self, inputs: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What goes into the activation of each hidden layer, and what it makes of it, (N, width) each."""
+        signals, x = [], inputs
+        for layer in self.layers()[:-1]:
+            before = F.linear(x, *layer)
+            x = self.activation(before)
+            signals.append((before, x))
+        return signals
+
+
+class CollocationBatchNorm(Network):
+    """BatchNorm that trains: the statistics are those over given points, whatever points are evaluated.
+
+    So the network is a function of a point, with derivatives by it, and the loss depends on the weights through the
+    statistics too. In evaluation mode the running means of the statistics are taken.
+
+    Args:
+        points: (N, inputs) over which the statistics are taken.
+    """
+
+    def __init__(self, inputs: int, outputs: int, name: str, points: Tensor) -> None:
+        super().__init__(inputs, outputs, name)
+        dtype = self.linears[0].weight.dtype
+        self.norms = nn.ModuleList(nn.BatchNorm1d(WIDTH, dtype=dtype) for _ in range(HIDDEN_LAYERS))
+        self.register_buffer("points", points, persistent=False)
+
+    def layers(self) -> Layers:
+        """BatchNorm is linear once its statistics are known: it is part of the layer that follows."""
+        x, layers = self.points, [(self.linears[0].weight, self.linears[0].bias)]
+        for norm, linear in zip(self.norms, self.linears[1:], strict=True):
+            if self.training:
+                x = self.activation(F.linear(x, *layers[-1]))
+                mean, variance = x.mean(dim=0), x.var(dim=0, unbiased=False)
+                _follow(norm, mean, variance)
+            else:
+                mean, variance = norm.running_mean, norm.running_var
+            scale = norm.weight / torch.sqrt(variance + norm.eps)
+            shift = norm.bias - scale * mean
+            layers.append((linear.weight * scale, linear.bias + linear.weight @ shift))
+        return layers
+
+
+@torch.no_grad()
+def _follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance, norm.momentum)
+
+
+class PublishedBatchNorm(Network):
+    """ "+ BN" as published: BatchNorm after each activation that is never trained, never saved, always in training mode.
+
+    The layers are in a list that PyTorch does not look into. What the network gives at a point depends on all points
+    that it is given at once, and the derivative of the sum of all outputs, which is what DeepXDE takes, is 0.
+    """
+
+    pointwise = False
+
+    def __init__(self, inputs: int, outputs: int, name: str) -> None:
+        super().__init__(inputs, outputs, name)
+        dtype = self.linears[0].weight.dtype
+        self.norms = [nn.BatchNorm1d(WIDTH, dtype=dtype) for _ in range(HIDDEN_LAYERS)]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linears[-1](self.norms[-1](self.hidden(inputs)[-1][1]))
+
+    def hidden(self, inputs: Tensor) -> list[tuple[Tensor, Tensor]]:
+        signals, x = [], inputs
+        for linear, norm in zip(self.linears, self.norms, strict=False):
+            before = linear(x)
+            signals.append((before, self.activation(before)))
+            x = norm(signals[-1][1])
+        return signals
+
+
+@torch.no_grad()
+def keep_signal_size(network: Network, points: Tensor) -> None:
+    """Scales each hidden layer's weights so that what goes into its activation has a root mean square of 1.
+
+    Layer by layer from the first, over the points (Mishkin and Matas, 2016). Without it, x²/2 makes a small signal
+    smaller with every layer.
+    """
+    for layer in range(HIDDEN_LAYERS):
+        before, _ = network.hidden(points)[layer]
+        network.linears[layer].weight.div_(before.square().mean().sqrt())
+
+
+@torch.no_grad()
+def never_positive(network: Network, points: Tensor) -> float:
+    """The share of hidden units into whose activation nothing positive goes at any of the points (N, inputs)."""
+    positive = [(before > 0).any(dim=0) for before, _ in network.hidden(points)]
+    return 1.0 - float(torch.cat(positive).double().mean())
+
+
+@torch.no_grad()
+def last_signal(network: Network, points: Tensor) -> float:
+    """The root mean square of what the last hidden layer gives, over the points (N, inputs)."""
+    return float(network.hidden(points)[-1][1].square().mean().sqrt())

@@ -101,7 +101,7 @@ def _follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
 
 
 class PublishedBatchNorm(Network):
-    """ "+ BN" as published: BatchNorm after each activation that is never trained, never saved, always in training mode.
+    """The published "+ BN": BatchNorm after each activation, never trained, never saved, always in training mode.
 
     The layers are in a list that PyTorch does not look into. What the network gives at a point depends on all points
     that it is given at once, and the derivative of the sum of all outputs, which is what DeepXDE takes, is 0.

@@ -33,7 +33,7 @@ def problem(equation: Equation, field: Field) -> Problem:
     return {ADVECTION: _advection, CFD: _cfd, DIFFUSION_REACTION: _diffusion_reaction}[equation](field)
 
 
-def network(equation: Equation, activation: str, batch_norm: bool, points: Tensor) -> Network:
+def network(equation: Equation, activation: str, batch_norm: bool, points: Tensor, inner: Tensor) -> Network:
     """*Faults*: BatchNorm does not train; Glorot's weights let signals vanish through x²/2."""
     kind = PublishedBatchNorm if batch_norm else Network
     return kind(len(equation.inputs), len(equation.components), activation)
@@ -42,7 +42,7 @@ def network(equation: Equation, activation: str, batch_norm: bool, points: Tenso
 def _advection(field: Field) -> Problem:
     where = geometry(ADVECTION)
     conditions = {**values_at(*field.initial(), "L", ["IC"]), "L_BC": dde.icbc.PeriodicBC(where, 0, everywhere)}
-    return Problem(where, ("L_f",), residuals.advection, conditions)
+    return Problem(where, ("L_f†",), residuals.advection, conditions)
 
 
 def _cfd(field: Field) -> Problem:
@@ -51,7 +51,7 @@ def _cfd(field: Field) -> Problem:
     # fault: three times the density; what was meant to be the component is the coordinate's number, which has no effect
     periodic = {f"L_BC_{name}": dde.icbc.PeriodicBC(where, axis, everywhere) for axis, name in enumerate("dvp")}
     conditions = {**values_at(*field.initial(), "L_IC", "dvp"), **periodic}
-    return Problem(where, ("L_f",), summed_euler, conditions, coupled_residual=coupled_euler)
+    return Problem(where, ("L_f†",), summed_euler, conditions, coupled_residual=coupled_euler)
 
 
 def summed_euler(jet: Jet) -> list[Tensor]:
@@ -86,11 +86,11 @@ def _diffusion_reaction(field: Field) -> Problem:
     )
     conditions = {
         # fault: of the activator alone
-        "L_BC": dde.icbc.NeumannBC(where, lambda _: 0, everywhere),
+        "L_BC†": dde.icbc.NeumannBC(where, lambda _: 0, everywhere),
         **values_at(*field.initial(), "L_IC", "uv"),
         **values_at(first_points, first_values, "L_BC", "uv"),
     }
-    return Problem(where, ("L_f",), summed_diffusion_reaction, conditions, with_laplacian=True)
+    return Problem(where, ("L_f†",), summed_diffusion_reaction, conditions, with_laplacian=True)
 
 
 def summed_diffusion_reaction(jet: Jet) -> list[Tensor]:

@@ -27,11 +27,16 @@ def problem(equation: Equation, field: Field) -> Problem:
     return {ADVECTION: _advection, CFD: _cfd, DIFFUSION_REACTION: _diffusion_reaction}[equation](field)
 
 
-def network(equation: Equation, activation: str, batch_norm: bool, points: Tensor) -> Network:
-    """With signals of size 1 before each activation, by BatchNorm over ``points`` or by the weights it starts with."""
+def network(equation: Equation, activation: str, batch_norm: bool, points: Tensor, inner: Tensor) -> Network:
+    """With signals that neither vanish nor explode: by BatchNorm, or by the weights it starts with.
+
+    Args:
+        points: (N, D), where the network is trained.
+        inner: those but for the first time's, over which BatchNorm takes its statistics.
+    """
     sizes = len(equation.inputs), len(equation.components)
     if batch_norm:
-        return CollocationBatchNorm(*sizes, activation, points)
+        return CollocationBatchNorm(*sizes, activation, inner)
     made = Network(*sizes, activation)
     keep_signal_size(made, points)
     return made
@@ -40,7 +45,7 @@ def network(equation: Equation, activation: str, batch_norm: bool, points: Tenso
 def _advection(field: Field) -> Problem:
     where = geometry(ADVECTION)
     conditions = {**values_at(*field.initial(), "L", ["IC"]), "L_BC": dde.icbc.PeriodicBC(where, 0, everywhere)}
-    return Problem(where, ("L_f",), residuals.advection, conditions)
+    return Problem(where, ("L_f†",), residuals.advection, conditions)
 
 
 def _cfd(field: Field) -> Problem:
@@ -49,14 +54,14 @@ def _cfd(field: Field) -> Problem:
         f"L_BC_{name}": dde.icbc.PeriodicBC(where, 0, everywhere, component=component)
         for component, name in enumerate("dvp")
     }
-    names = ("L_f mass", "L_f momentum", "L_f energy")
+    names = ("L_f† mass", "L_f† momentum", "L_f† energy")
     return Problem(where, names, residuals.euler, {**values_at(*field.initial(), "L_IC", "dvp"), **periodic})
 
 
 def _diffusion_reaction(field: Field) -> Problem:
     where = geometry(DIFFUSION_REACTION)
     closed = {
-        f"L_BC {name}": dde.icbc.NeumannBC(where, lambda _: 0, everywhere, component=component)
+        f"L_BC† {name}": dde.icbc.NeumannBC(where, lambda _: 0, everywhere, component=component)
         for component, name in enumerate("uv")
     }
     conditions = {
@@ -64,7 +69,7 @@ def _diffusion_reaction(field: Field) -> Problem:
         **values_at(*field.initial(), "L_IC", "uv"),
         **values_at(*_values_at_the_boundary(field), "L_BC", "uv"),
     }
-    return Problem(where, ("L_f u", "L_f v"), residuals.diffusion_reaction, conditions, with_laplacian=True)
+    return Problem(where, ("L_f† u", "L_f† v"), residuals.diffusion_reaction, conditions, with_laplacian=True)
 
 
 def _values_at_the_boundary(field: Field) -> tuple[np.ndarray, np.ndarray]:

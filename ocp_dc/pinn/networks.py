@@ -18,6 +18,7 @@ from ocp_dc.pinn.jets import Jet, jet_by_deepxde, jet_through_layers
 dde = import_deepxde()
 
 HIDDEN_LAYERS, WIDTH = 6, 40
+LARGEST_SIGNAL = 2.0
 Layers = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -128,14 +129,14 @@ class PublishedBatchNorm(Network):
 
 @torch.no_grad()
 def keep_signal_size(network: Network, points: Tensor) -> None:
-    """Scales each hidden layer's weights so that what goes into its activation has a root mean square of 1.
+    """Scales each hidden layer's weights so that the largest number that goes into its activation is ±2.
 
-    Layer by layer from the first, over the points (Mishkin and Matas, 2016). Without it, x²/2 makes a small signal
-    smaller with every layer.
+    Layer by layer from the first, over the points. x²/2 makes what is smaller than 2 smaller with every layer, which
+    vanishes, and what is larger larger, which explodes; 2 it leaves as it is.
     """
     for layer in range(HIDDEN_LAYERS):
         before, _ = network.hidden(points)[layer]
-        network.linears[layer].weight.div_(before.square().mean().sqrt())
+        network.linears[layer].weight.mul_(LARGEST_SIGNAL / before.abs().max())
 
 
 @torch.no_grad()

@@ -27,14 +27,18 @@ class FileSource:
     path: Path
     sample: int
 
-    def prepare(self, equation: Equation) -> dict:
-        """Reads it once, so that what is wrong is known before anything is run; what ``experiment.json`` says of it.
+    def prepare(self, equation: Equation) -> tuple[Path, dict]:
+        """Reads it once, so that what is wrong is known before anything is run.
+
+        Returns:
+            The file, and what ``experiment.json`` says of the data.
 
         Raises:
             InputError: it cannot be used.
         """
-        field = read_field(self.path, equation, self.sample)
-        return {"kind": "file", "path": str(self.path), "sample": self.sample, "shape": list(field.values.shape)}
+        shape = list(read_field(self.path, equation, self.sample).values.shape)
+        about = f"sample {self.sample} of {equation.file}"
+        return self.path, {"about": about, "row": self.sample, "shape": shape}
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,9 @@ class GeneratedSource:
     cells: int
     times: int
 
-    def prepare(self, equation: Equation) -> dict:
-        """Generates it if it is not there; what ``experiment.json`` says of it."""
+    def prepare(self, equation: Equation) -> tuple[Path, dict]:
+        """Generates it if it is not there; the same as :meth:`FileSource.prepare`."""
         path = self.folder / f"{equation.name}-{self.cells}x{self.times}-{self.sample}" / equation.file
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = self._content(equation)
         with file_lock(path.parent / "lock"):
             manifest = read_record(path.parent / MANIFEST)
@@ -65,7 +68,8 @@ class GeneratedSource:
                 modules = (ocp_dc, np, scipy, import_h5py())
                 versions = {module.__name__: module.__version__ for module in modules}
                 write_record(path.parent / MANIFEST, {"content": content, "versions": versions})
-        return {"kind": "generated", "path": str(path), "sample": 0, **content}
+        about = f"sample {self.sample} made by PDEBench's recipe ({SOLVERS[equation.name]})"
+        return path, {"about": about, "row": 0, **content}
 
     def _content(self, equation: Equation) -> dict:
         return {
@@ -78,5 +82,5 @@ class GeneratedSource:
 
 
 def field_of(description: dict, equation: Equation) -> Field:
-    """The data that a source has prepared, by what it said of them."""
-    return read_field(Path(description["path"]), equation, description["sample"])
+    """The data of a run, by what its ``experiment.json`` says."""
+    return read_field(Path(description["data_path"]), equation, description["data"]["row"])

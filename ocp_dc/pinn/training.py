@@ -28,7 +28,7 @@ LEARNING_RATE = 1e-3
 CHECKPOINT = "checkpoint.pt"
 PREDICTIONS = "fields.npz"
 BATCH_NORM = "+bn"
-# a hundredth of the run each
+# how often in a run
 LOG_LINES, CHECKPOINTS, LOGGED_ERRORS = 150, 15, 15
 # of a field in the figures, along each coordinate
 SHOWN = 256
@@ -42,7 +42,7 @@ def train_and_test(folder: Path, description: dict) -> Work:
     """
     training = Training(
         EQUATIONS[description["equation"]],
-        field_of(description["data"], EQUATIONS[description["equation"]]),
+        field_of(description, EQUATIONS[description["equation"]]),
         description["protocol"],
         description["network"],
         description["seed"],
@@ -80,9 +80,10 @@ class Training:
         activation, batch_norm = network.removesuffix(BATCH_NORM), network.endswith(BATCH_NORM)
         coupled = batch_norm and protocol == "as_published"
         self._data = self._problem.data(points, pointwise=not coupled)
-        # the last that DeepXDE has are those in space and time
+        # those of the first time come first
         self._collocation = torch.as_tensor(self._data.train_x_all)
-        net = module.network(equation, activation, batch_norm, self._collocation[-points.domain :])
+        inner = self._collocation[points.initial :]
+        net = module.network(equation, activation, batch_norm, self._collocation, inner)
         self._model = dde.Model(self._data, net)
         self._model.compile("adam", lr=LEARNING_RATE, verbose=0)
 
@@ -103,13 +104,11 @@ class Training:
         return self.seconds
 
     def losses(self) -> dict[str, float]:
-        """Every loss term with the weights as they are; ``L_f`` is the sum of those of the residuals."""
+        """Every loss term with the weights as they are; of those with parts, such as ``L_f† mass``, also the sum."""
         values = self._model.outputs_losses_train(self._data.train_x, None, None)[1].detach()
         terms = dict(zip(self._problem.terms, map(float, values), strict=True))
-        for prefix in ("L_f", "L_BC"):
-            parts = [value for name, value in terms.items() if name.startswith(f"{prefix} ")]
-            if parts:
-                terms[prefix] = sum(parts)
+        for whole in dict.fromkeys(name.split()[0] for name in terms if " " in name):
+            terms[whole] = sum(value for name, value in terms.items() if name.startswith(f"{whole} "))
         return terms
 
     def errors(self) -> dict[str, float]:
@@ -136,18 +135,18 @@ class Training:
         return last_signal(self._model.net, self._collocation)
 
     def shown(self) -> dict[str, np.ndarray]:
-        """What figures show: in one dimension x (X,), t (T,) and fields (T, X, C); in two x, y and (Y, X, C) at the end."""
-        inputs, true = self._field.points() if len(self._field.space) == 1 else self._field.points(slice(-1, None))
-        every = (slice(None), *[slice(None, None, -(-true.shape[1] // SHOWN))] * (true.ndim - 2))
-        inputs, true = inputs[every], true[every]
+        """What figures show: fields (T, X, C) over x and t, or those of two dimensions (Y, X, C) at the last time."""
+        flat = len(self._field.space) == 1
+        inputs, true = self._field.points(slice(None) if flat else slice(-1, None))
         predicted = self.predict(inputs)
-        if len(self._field.space) == 2:
+        if not flat:
             inputs, true, predicted = inputs[0], true[0], predicted[0]
+        every = -(-true.shape[1] // SHOWN)
         return {
-            "horizontal": inputs[0, :, 0],
+            "horizontal": inputs[0, ::every, 0],
             "vertical": inputs[:, 0, 1],
-            "true": true.astype(np.float32),
-            "predicted": predicted.astype(np.float32),
+            "true": true[:, ::every].astype(np.float32),
+            "predicted": predicted[:, ::every].astype(np.float32),
         }
 
     def _log(self, path: Path, with_errors: bool) -> None:

@@ -33,7 +33,7 @@ def problem(equation: Equation, field: Field) -> Problem:
     return {ADVECTION: _advection, CFD: _cfd, DIFFUSION_REACTION: _diffusion_reaction}[equation](field)
 
 
-def network(equation: Equation, activation: str, batch_norm: bool, points: Tensor, inner: Tensor) -> Network:
+def network(equation: Equation, activation: str, batch_norm: bool, points: Tensor) -> Network:
     """*Faults*: BatchNorm does not train; Glorot's weights let signals vanish through x²/2."""
     kind = PublishedBatchNorm if batch_norm else Network
     return kind(len(equation.inputs), len(equation.components), activation)

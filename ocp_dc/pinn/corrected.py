@@ -27,16 +27,11 @@ def problem(equation: Equation, field: Field) -> Problem:
     return {ADVECTION: _advection, CFD: _cfd, DIFFUSION_REACTION: _diffusion_reaction}[equation](field)
 
 
-def network(equation: Equation, activation: str, batch_norm: bool, points: Tensor, inner: Tensor) -> Network:
-    """With signals that neither vanish nor explode: by BatchNorm, or by the weights it starts with.
-
-    Args:
-        points: (N, D), where the network is trained.
-        inner: those but for the first time's, over which BatchNorm takes its statistics.
-    """
+def network(equation: Equation, activation: str, batch_norm: bool, points: Tensor) -> Network:
+    """With signals that neither vanish nor explode at the points (N, D): by BatchNorm, or by the initial weights."""
     sizes = len(equation.inputs), len(equation.components)
     if batch_norm:
-        return CollocationBatchNorm(*sizes, activation, inner)
+        return CollocationBatchNorm(*sizes, activation, points)
     made = Network(*sizes, activation)
     keep_signal_size(made, points)
     return made

@@ -64,10 +64,10 @@ class Network(dde.nn.FNN):
 
 
 class CollocationBatchNorm(Network):
-    """BatchNorm that trains: the statistics are those over given points, whatever points are evaluated.
+    """BatchNorm that trains: its statistics are those over given points, whatever points are evaluated.
 
     So the network is a function of a point, with derivatives by it, and the loss depends on the weights through the
-    statistics too. In evaluation mode the running means of the statistics are taken.
+    statistics too. The points are those of training, always the same, so evaluation needs no running means.
 
     Args:
         points: (N, inputs) over which the statistics are taken.
@@ -75,30 +75,19 @@ class CollocationBatchNorm(Network):
 
     def __init__(self, inputs: int, outputs: int, name: str, points: Tensor) -> None:
         super().__init__(inputs, outputs, name)
-        dtype = self.linears[0].weight.dtype
-        self.norms = nn.ModuleList(nn.BatchNorm1d(WIDTH, dtype=dtype) for _ in range(HIDDEN_LAYERS))
+        settings = {"track_running_stats": False, "dtype": self.linears[0].weight.dtype}
+        self.norms = nn.ModuleList(nn.BatchNorm1d(WIDTH, **settings) for _ in range(HIDDEN_LAYERS))
         self.register_buffer("points", points, persistent=False)
 
     def layers(self) -> Layers:
         """BatchNorm is linear once its statistics are known: it is part of the layer that follows."""
         x, layers = self.points, [(self.linears[0].weight, self.linears[0].bias)]
         for norm, linear in zip(self.norms, self.linears[1:], strict=True):
-            if self.training:
-                x = self.activation(F.linear(x, *layers[-1]))
-                mean, variance = x.mean(dim=0), x.var(dim=0, unbiased=False)
-                _follow(norm, mean, variance)
-            else:
-                mean, variance = norm.running_mean, norm.running_var
-            scale = norm.weight / torch.sqrt(variance + norm.eps)
-            shift = norm.bias - scale * mean
+            x = self.activation(F.linear(x, *layers[-1]))
+            scale = norm.weight / torch.sqrt(x.var(dim=0, unbiased=False) + norm.eps)
+            shift = norm.bias - scale * x.mean(dim=0)
             layers.append((linear.weight * scale, linear.bias + linear.weight @ shift))
         return layers
-
-
-@torch.no_grad()
-def _follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance, norm.momentum)
 
 
 class PublishedBatchNorm(Network):

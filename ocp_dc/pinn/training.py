@@ -80,10 +80,8 @@ class Training:
         activation, batch_norm = network.removesuffix(BATCH_NORM), network.endswith(BATCH_NORM)
         coupled = batch_norm and protocol == "as_published"
         self._data = self._problem.data(points, pointwise=not coupled)
-        # those of the first time come first
         self._collocation = torch.as_tensor(self._data.train_x_all)
-        inner = self._collocation[points.initial :]
-        net = module.network(equation, activation, batch_norm, self._collocation, inner)
+        net = module.network(equation, activation, batch_norm, self._collocation)
         self._model = dde.Model(self._data, net)
         self._model.compile("adam", lr=LEARNING_RATE, verbose=0)
 
@@ -117,13 +115,10 @@ class Training:
         return field_errors(self.predict(inputs), true)
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        """Outputs (…, C) at inputs (…, D), all at once, in evaluation mode."""
-        net = self._model.net
-        dtype = net.linears[0].weight.dtype
-        net.eval()
+        """Outputs (…, C) at inputs (…, D), all at once."""
+        dtype = self._model.net.linears[0].weight.dtype
         with torch.no_grad():
-            outputs = net(torch.as_tensor(inputs.reshape(-1, inputs.shape[-1]), dtype=dtype))
-        net.train()
+            outputs = self._model.net(torch.as_tensor(inputs.reshape(-1, inputs.shape[-1]), dtype=dtype))
         return outputs.cpu().numpy().reshape(*inputs.shape[:-1], -1)
 
     def never_positive(self) -> float:

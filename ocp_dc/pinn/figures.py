@@ -11,8 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ocp_dc.pinn.equations import EQUATIONS
-from ocp_dc.pinn.measures import NRMSE
-from ocp_dc.pinn.protocols import DERIVATIVE
+from ocp_dc.pinn.protocols import DERIVATIVE, NRMSE
 from ocp_dc.runs.results import RunResult
 
 DOTS_PER_INCH = 110

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MSE, RMSE, NRMSE = "MSE", "RMSE", "nRMSE"
+from ocp_dc.pinn.protocols import MSE, NRMSE, RMSE
 
 
 def field_errors(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:

@@ -5,14 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ocp_dc.pinn.equations import ADVECTION, CFD, DIFFUSION_REACTION, EQUATIONS, Equation
-from ocp_dc.pinn.measures import MSE, NRMSE, RMSE
 
+MSE, RMSE, NRMSE = "MSE", "RMSE", "nRMSE"
 # marks a loss term that has derivatives of the network, as in the paper
 DERIVATIVE = "†"
-AS_PUBLISHED, CORRECTED = "as_published", "corrected"
+AS_PUBLISHED = "as_published"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How networks are trained.
+
+    Attributes:
+        about: in a few words.
+        problems: the module of this package that has problems and networks.
+        precision: of all numbers.
+        lbfgs: the last share of the iterations, which are L-BFGS's; the others are Adam's.
+    """
+
+    about: str
+    problems: str
+    precision: str = "float32"
+    lbfgs: float = 0.0
+
+
 PROTOCOLS = {
-    AS_PUBLISHED: "as the published runs were, faults included",
-    CORRECTED: "what the equations say",
+    AS_PUBLISHED: Protocol("as the published runs were, faults included", "as_published"),
+    "corrected": Protocol("what the equations say", "corrected"),
+    "corrected_float64": Protocol("the same in float64", "corrected", precision="float64"),
+    "corrected_lbfgs": Protocol("the same, the last fifth by L-BFGS", "corrected", lbfgs=0.2),
 }
 # the paper's rows, the baseline first
 NETWORKS = ("tanh", "irelu", "tanh+bn", "irelu+bn")

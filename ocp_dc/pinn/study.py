@@ -122,7 +122,8 @@ class PhysicsStudy(Study):
             metavar="P",
             nargs="+",
             default=[AS_PUBLISHED],
-            help="; ".join(f"{name}: {what}" for name, what in PROTOCOLS.items()) + f" (default {AS_PUBLISHED})",
+            help="; ".join(f"{name}: {protocol.about}" for name, protocol in PROTOCOLS.items())
+            + f" (default {AS_PUBLISHED})",
         )
         group.add_argument(
             "--network",

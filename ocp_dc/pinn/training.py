@@ -19,12 +19,14 @@ from ocp_dc.pinn.fields import Field
 from ocp_dc.pinn.measures import field_errors
 from ocp_dc.pinn.networks import last_signal, never_positive
 from ocp_dc.pinn.problem import Points
+from ocp_dc.pinn.protocols import PROTOCOLS
 from ocp_dc.pinn.sources import field_of
 from ocp_dc.runs.worker import Quantity, Work
 
 dde = import_deepxde()
 
 LEARNING_RATE = 1e-3
+LINE_SEARCH_EVALUATIONS = 25
 CHECKPOINT = "checkpoint.pt"
 PREDICTIONS = "fields.npz"
 BATCH_NORM = "+bn"
@@ -47,9 +49,10 @@ def train_and_test(folder: Path, description: dict) -> Work:
         description["network"],
         description["seed"],
         Points(**description["points"]),
+        description["steps"],
     )
     log = folder / description["log"]
-    seconds = training.run(description["steps"], log, folder / CHECKPOINT)
+    seconds = training.run(log, folder / CHECKPOINT)
     with replacing(folder / PREDICTIONS) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **training.shown())
     losses, errors = training.losses(), training.errors()
@@ -63,43 +66,63 @@ class Training:
 
     Args:
         field: the data.
-        protocol: ``as_published`` or ``corrected``.
+        protocol: of ``PROTOCOLS``.
         network: the name of an activation, with ``+bn`` for BatchNorm.
         seed: of weights and points.
         points: how many of them.
+        steps: of the whole run.
     """
 
     def __init__(
-        self, equation: Equation, field: Field, protocol: str, network: str, seed: int, points: Points
+        self, equation: Equation, field: Field, protocol: str, network: str, seed: int, points: Points, steps: int
     ) -> None:
+        self._protocol, self.steps, self.step, self.seconds = PROTOCOLS[protocol], steps, 0, 0.0
+        dde.config.set_default_float(self._protocol.precision)
         dde.config.set_random_seed(seed)
-        self.step, self.seconds = 0, 0.0
-        module = import_module(f"ocp_dc.pinn.{protocol}")
+        module = import_module(f"ocp_dc.pinn.{self._protocol.problems}")
         self._field = module.read(field, equation)
         self._problem = module.problem(equation, field)
         activation, batch_norm = network.removesuffix(BATCH_NORM), network.endswith(BATCH_NORM)
-        coupled = batch_norm and protocol == "as_published"
+        coupled = batch_norm and self._protocol.problems == "as_published"
         self._data = self._problem.data(points, pointwise=not coupled)
         self._collocation = torch.as_tensor(self._data.train_x_all)
         net = module.network(equation, activation, batch_norm, self._collocation)
         self._model = dde.Model(self._data, net)
-        self._model.compile("adam", lr=LEARNING_RATE, verbose=0)
+        self._choose_optimizer()
 
-    def run(self, steps: int, log: Path, checkpoint: Path) -> float:
-        """Trains up to ``steps`` steps; the seconds of all, those before the last checkpoint included."""
+    def run(self, log: Path, checkpoint: Path) -> float:
+        """Trains to the end; the seconds of all steps, those before the last checkpoint included."""
         if checkpoint.exists():
             self._load(checkpoint)
         _drop_after(log, self.step)
         started, before = time.monotonic(), self.seconds
-        while self.step < steps:
+        while self.step < self.steps:
             self._model.train_step(self._data.train_x, None, None)
             self.step += 1
-            if _due(self.step, steps, LOG_LINES):
-                self._log(log, with_errors=_due(self.step, steps, LOGGED_ERRORS))
-            if _due(self.step, steps, CHECKPOINTS):
+            if self.step == self._adam_steps:
+                self._choose_optimizer()
+            if self._due(LOG_LINES):
+                self._log(log, with_errors=self._due(LOGGED_ERRORS))
+            if self._due(CHECKPOINTS):
                 self.seconds = before + time.monotonic() - started
                 self._save(checkpoint)
         return self.seconds
+
+    @property
+    def _adam_steps(self) -> int:
+        return self.steps - round(self._protocol.lbfgs * self.steps)
+
+    def _choose_optimizer(self) -> None:
+        """Adam, or after its share of the steps L-BFGS, of which a step is an iteration."""
+        if self.step < self._adam_steps:
+            self._model.compile("adam", lr=LEARNING_RATE, verbose=0)
+        else:
+            dde.optimizers.config.LBFGS_options.update(iter_per_step=1, fun_per_step=LINE_SEARCH_EVALUATIONS)
+            self._model.compile("L-BFGS", verbose=0)
+
+    def _due(self, times: int) -> bool:
+        """At so many equal intervals of the run, the end included."""
+        return self.step % max(1, self.steps // times) == 0 or self.step == self.steps
 
     def losses(self) -> dict[str, float]:
         """Every loss term with the weights as they are; of those with parts, such as ``L_f† mass``, also the sum."""
@@ -166,14 +189,10 @@ class Training:
     def _load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
         self.step, self.seconds = state["step"], state["seconds"]
+        self._choose_optimizer()
         self._model.net.load_state_dict(state["network"])
         self._model.opt.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"].cpu())
-
-
-def _due(step: int, steps: int, times: int) -> bool:
-    """At so many equal intervals, the end included."""
-    return step % max(1, steps // times) == 0 or step == steps
 
 
 def _drop_after(log: Path, step: int) -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ocp_dc.pinn.measures import MSE, NRMSE, RMSE, field_errors
+from ocp_dc.pinn.measures import field_errors
+from ocp_dc.pinn.protocols import MSE, NRMSE, RMSE
 
 
 def test_errors_by_hand():

@@ -107,7 +107,8 @@ def test_two_rows_at_smoke_scale(ocp_dc, tmp_path):
 
 
 @needs_extra
-def test_other_networks_and_protocols_have_their_rows(ocp_dc):
+@pytest.mark.parametrize("target", ["table4", "table5"])
+def test_other_networks_and_protocols_have_their_rows(ocp_dc, target):
     arguments = (
         "--protocol",
         "corrected",
@@ -121,7 +122,7 @@ def test_other_networks_and_protocols_have_their_rows(ocp_dc):
         "--jobs",
         1,
     )
-    status, printed, _ = ocp_dc("reproduce", "table5", *arguments)
+    status, printed, _ = ocp_dc("reproduce", target, *arguments)
     assert status == 0
     rows = [line.split()[:2] for line in printed.splitlines() if line.startswith("corrected ")]
     assert ["corrected", "silu"] in rows

@@ -15,6 +15,7 @@ import torch
 
 from ocp_dc.errors import DivergedError
 from ocp_dc.pinn.equations import ADVECTION, EQUATIONS
+from ocp_dc.pinn.extra import import_deepxde
 from ocp_dc.pinn.protocols import SCALES
 from ocp_dc.pinn.sources import GeneratedSource
 from ocp_dc.runs.records import last_logged_step, read_record, write_record
@@ -24,6 +25,12 @@ pytest.importorskip("deepxde", reason='needs the extra: pip install ".[pinn]"')
 from ocp_dc.pinn.training import Training, train_and_test
 
 SMOKE = SCALES["smoke"]
+
+
+@pytest.fixture(autouse=True)
+def _single():
+    yield
+    import_deepxde().config.set_default_float("float32")
 
 
 @pytest.fixture
@@ -85,22 +92,38 @@ def test_the_sums_of_parts(describe):
     assert quantities["L_f†"] == pytest.approx(sum(parts))
 
 
-@pytest.mark.parametrize("network", ["irelu", "tanh+bn"])
-def test_a_run_goes_on_to_the_same_weights(describe, network, monkeypatch):
-    whole, description = describe(network=network, name="whole")
+@pytest.mark.parametrize(
+    ("protocol", "network", "step"),
+    [
+        ("corrected", "irelu", 17),
+        ("corrected", "tanh+bn", 17),
+        ("corrected_float64", "tanh", 17),
+        ("corrected_lbfgs", "tanh", 28),
+    ],
+)
+def test_a_run_goes_on_to_the_same_weights(describe, protocol, network, step, monkeypatch):
+    whole, description = describe(protocol=protocol, network=network, name="whole")
     train_and_test(whole, description)
-    parts, description = describe(network=network, name="parts")
+    parts, description = describe(protocol=protocol, network=network, name="parts")
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_log", stop_at(17, Training._log))
+        patch.setattr(Training, "_log", stop_at(step, Training._log))
         with pytest.raises(KeyboardInterrupt):
             train_and_test(parts, description)
-    # what was logged after the checkpoint of step 16, the last line cut
+    # what was logged after the last checkpoint, the last line cut
     with (parts / "metrics.jsonl").open("a") as log:
-        log.write('{"step": 17, "L_f†": 1.0}\n{"step": 1')
+        log.write(f'{{"step": {step}, "L_f†": 1.0}}\n{{"step": 1')
     train_and_test(parts, description)
     assert logged(parts) == logged(whole)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(parts)[name]), name
+
+
+def test_lbfgs_goes_on_where_adam_ends(describe):
+    folder, description = describe(protocol="corrected_lbfgs", network="tanh", steps=60)
+    train_and_test(folder, description)
+    losses = {line["step"]: sum(line[name] for name in ("L_f†", "L_IC", "L_BC")) for line in logged(folder)}
+    assert losses[60] < losses[48] < losses[1]
+    assert len(torch.load(folder / "checkpoint.pt", weights_only=True)["optimizer"]["state"]) == 1
 
 
 def stop_at(step, function):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -15,6 +17,9 @@ from ocp_dc.pinn.problem import Problem, everywhere, geometry, values_at
 dde = import_deepxde()
 
 BOUNDARY_VALUES = 1000
+# of components in the names of loss terms, and the component that each residual of a gas is in the unit of
+NAMES = {ADVECTION: "u", CFD: "dvp", DIFFUSION_REACTION: "uv"}
+RESIDUALS = {"mass": "d", "momentum": "p", "energy": "p"}
 
 
 def read(field: Field, equation: Equation) -> Field:
@@ -35,6 +40,18 @@ def network(equation: Equation, activation: str, batch_norm: bool, points: Tenso
     made = Network(*sizes, activation)
     keep_signal_size(made, points)
     return made
+
+
+def units(equation: Equation, field: Field, terms: Sequence[str]) -> tuple[list[float], list[float]]:
+    """The root mean square of each component at the first time, and units of the loss terms' roots made of them.
+
+    Times and lengths are of order 1 in all three equations, so the unit of a residual is that of what changes.
+    """
+    sizes = np.sqrt(np.square(field.initial()[1], dtype=np.float64).mean(axis=0)).tolist()
+    by_name = dict(zip(NAMES[equation], sizes, strict=True))
+    by_name |= {residual: by_name.get(name, sizes[0]) for residual, name in RESIDUALS.items()}
+    # L_f† mass, L_IC_v, L_BC
+    return sizes, [by_name.get(term.replace("_", " ").split()[-1], sizes[0]) for term in terms]
 
 
 def _advection(field: Field) -> Problem:

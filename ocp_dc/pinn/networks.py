@@ -30,14 +30,23 @@ class Network(dde.nn.FNN):
         name: of an activation of :mod:`ocp_dc.activations`.
     """
 
-    pointwise = True
-
     def __init__(self, inputs: int, outputs: int, name: str) -> None:
         super().__init__([inputs, *[WIDTH] * HIDDEN_LAYERS, outputs], activation(name), "Glorot normal")
+        self._units: Tensor | None = None
+
+    def in_units(self, units: Sequence[float]) -> None:
+        """Multiplies what the last layer gives by a unit for each output."""
+        self._units = self.linears[-1].bias.new_tensor(units)
 
     def layers(self) -> Layers:
         """Weight and bias of each, the last one's included."""
-        return [(linear.weight, linear.bias) for linear in self.linears]
+        return self._with_units([(linear.weight, linear.bias) for linear in self.linears])
+
+    def _with_units(self, layers: Layers) -> Layers:
+        if self._units is None:
+            return layers
+        *hidden, (weight, bias) = layers
+        return [*hidden, (weight * self._units[:, None], bias * self._units)]
 
     def forward(self, inputs: Tensor) -> Tensor:
         *hidden, last = self.layers()
@@ -87,7 +96,7 @@ class CollocationBatchNorm(Network):
             scale = norm.weight / torch.sqrt(x.var(dim=0, unbiased=False) + norm.eps)
             shift = norm.bias - scale * x.mean(dim=0)
             layers.append((linear.weight * scale, linear.bias + linear.weight @ shift))
-        return layers
+        return self._with_units(layers)
 
 
 class PublishedBatchNorm(Network):
@@ -96,8 +105,6 @@ class PublishedBatchNorm(Network):
     The layers are in a list that PyTorch does not look into. What the network gives at a point depends on all points
     that it is given at once, and the derivative of the sum of all outputs, which is what DeepXDE takes, is 0.
     """
-
-    pointwise = False
 
     def __init__(self, inputs: int, outputs: int, name: str) -> None:
         super().__init__(inputs, outputs, name)

@@ -21,17 +21,20 @@ class Protocol:
         problems: the module of this package that has problems and networks.
         precision: of all numbers.
         lbfgs: the last share of the iterations, which are L-BFGS's; the others are Adam's.
+        scaled: whether outputs and loss terms are in units of the data's size.
     """
 
     about: str
     problems: str
     precision: str = "float32"
     lbfgs: float = 0.0
+    scaled: bool = False
 
 
 PROTOCOLS = {
     AS_PUBLISHED: Protocol("as the published runs were, faults included", "as_published"),
     "corrected": Protocol("what the equations say", "corrected"),
+    "corrected_scaled": Protocol("the same in units of the data's size", "corrected", scaled=True),
     "corrected_float64": Protocol("the same in float64", "corrected", precision="float64"),
     "corrected_lbfgs": Protocol("the same, the last fifth by L-BFGS", "corrected", lbfgs=0.2),
 }

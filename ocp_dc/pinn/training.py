@@ -87,6 +87,11 @@ class Training:
         self._data = self._problem.data(points, pointwise=not coupled)
         self._collocation = torch.as_tensor(self._data.train_x_all)
         net = module.network(equation, activation, batch_norm, self._collocation)
+        self._weights = [1.0] * len(self._problem.terms)
+        if self._protocol.scaled:
+            sizes, of_terms = module.units(equation, field, self._problem.terms)
+            net.in_units(sizes)
+            self._weights = [unit**-2 for unit in of_terms]
         self._model = dde.Model(self._data, net)
         self._choose_optimizer()
 
@@ -115,10 +120,10 @@ class Training:
     def _choose_optimizer(self) -> None:
         """Adam, or after its share of the steps L-BFGS, of which a step is an iteration."""
         if self.step < self._adam_steps:
-            self._model.compile("adam", lr=LEARNING_RATE, verbose=0)
+            self._model.compile("adam", lr=LEARNING_RATE, loss_weights=self._weights, verbose=0)
         else:
             dde.optimizers.config.LBFGS_options.update(iter_per_step=1, fun_per_step=LINE_SEARCH_EVALUATIONS)
-            self._model.compile("L-BFGS", verbose=0)
+            self._model.compile("L-BFGS", loss_weights=self._weights, verbose=0)
 
     def _due(self, times: int) -> bool:
         """At so many equal intervals of the run, the end included."""
@@ -126,8 +131,9 @@ class Training:
 
     def losses(self) -> dict[str, float]:
         """Every loss term with the weights as they are; of those with parts, such as ``L_f† mass``, also the sum."""
-        values = self._model.outputs_losses_train(self._data.train_x, None, None)[1].detach()
-        terms = dict(zip(self._problem.terms, map(float, values), strict=True))
+        values = self._model.outputs_losses_train(self._data.train_x, None, None)[1].tolist()
+        of_terms = zip(self._problem.terms, values, self._weights, strict=True)
+        terms = {name: value / weight for name, value, weight in of_terms}
         for whole in dict.fromkeys(name.split()[0] for name in terms if " " in name):
             terms[whole] = sum(value for name, value in terms.items() if name.startswith(f"{whole} "))
         return terms

@@ -17,11 +17,12 @@ from ocp_dc.errors import DivergedError
 from ocp_dc.pinn.equations import ADVECTION, EQUATIONS
 from ocp_dc.pinn.extra import import_deepxde
 from ocp_dc.pinn.protocols import SCALES
-from ocp_dc.pinn.sources import GeneratedSource
+from ocp_dc.pinn.sources import GeneratedSource, field_of
 from ocp_dc.runs.records import last_logged_step, read_record, write_record
 
 pytest.importorskip("deepxde", reason='needs the extra: pip install ".[pinn]"')
 
+from ocp_dc.pinn.problem import Points
 from ocp_dc.pinn.training import Training, train_and_test
 
 SMOKE = SCALES["smoke"]
@@ -98,6 +99,7 @@ def test_the_sums_of_parts(describe):
         ("corrected", "irelu", 17),
         ("corrected", "tanh+bn", 17),
         ("corrected_float64", "tanh", 17),
+        ("corrected_scaled", "irelu", 17),
         ("corrected_lbfgs", "tanh", 28),
     ],
 )
@@ -116,6 +118,32 @@ def test_a_run_goes_on_to_the_same_weights(describe, protocol, network, step, mo
     assert logged(parts) == logged(whole)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(parts)[name]), name
+
+
+def test_units_change_what_training_sees_and_not_what_is_reported(describe, equation):
+    """Of a network whose last layer gives 1 in units, the outputs are the sizes of the data."""
+    _, description = describe(equation, "corrected_scaled", "tanh")
+    field = field_of(description, equation)
+    training = Training(equation, field, "corrected_scaled", "tanh", 0, Points(**SMOKE.points), 1)
+    with torch.no_grad():
+        training._model.net.linears[-1].weight.zero_()
+        training._model.net.linears[-1].bias.fill_(1.0)
+    inputs, values = field.initial()
+    sizes = np.sqrt(np.square(values).mean(axis=0))
+    if equation.name == "cfd":
+        units = dict(zip(training._problem.terms, np.array(training._weights) ** -0.5, strict=True))
+        assert [units[f"L_f† {name}"] for name in ("mass", "momentum", "energy")] == pytest.approx(sizes[[0, 2, 2]])
+    assert training.predict(inputs[:3]) == pytest.approx(np.tile(sizes, (3, 1)), rel=1e-5)
+    losses = training.losses()
+    for name, size, true in zip(losses_of_initial(equation), sizes, values.T, strict=True):
+        assert losses[name] == pytest.approx(np.square(size - true).mean(), rel=1e-4)
+        # what is trained for is of order 1
+        assert losses[name] * training._weights[training._problem.terms.index(name)] < 5
+
+
+def losses_of_initial(equation) -> list[str]:
+    names = {"advection": [""], "cfd": ["_d", "_v", "_p"], "diffusion_reaction": ["_u", "_v"]}[equation.name]
+    return [f"L_IC{name}" for name in names]
 
 
 def test_lbfgs_goes_on_where_adam_ends(describe):

@@ -51,12 +51,12 @@ def plot_fields(run: RunResult) -> bytes:
 
 def plot_losses(run: RunResult) -> bytes:
     """Every loss term by iteration; those with derivatives of the network are dashed."""
-    figure, ((axes,),) = _panels(1, 1, run.name)
+    figure, ((axes,),) = _panels(1, 1, run.name, width=6.0)
     terms = [name for name in run.record["quantities"] if name.startswith("L_")]
     for number, term in enumerate(terms):
         style = "--" if DERIVATIVE in term else "-"
         _plot_logged(axes, run, term, label=term, color=PALETTE[number % len(PALETTE)], linestyle=style)
-    _finish(axes, "loss term")
+    _finish(axes, "loss term", loc="upper left", bbox_to_anchor=(1, 1))
     return _png(figure)
 
 
@@ -81,14 +81,14 @@ def _plot_logged(axes: Axes, run: RunResult, key: str, **style) -> None:
         axes.plot(*zip(*shown, strict=True), linewidth=1.2, **style)
 
 
-def _finish(axes: Axes, label: str) -> None:
+def _finish(axes: Axes, label: str, **place) -> None:
     axes.set(xlabel="iteration", ylabel=label, yscale="log")
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False, **place)
 
 
-def _panels(rows: int, columns: int, title: str | None = None) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), dpi=DOTS_PER_INCH, layout="constrained")
+def _panels(rows: int, columns: int, title: str | None = None, width: float = 4.2) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width * columns, 3.2 * rows), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, fontsize=9)

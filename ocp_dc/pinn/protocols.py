@@ -41,7 +41,7 @@ PROTOCOLS = {
 # the paper's rows, the baseline first
 NETWORKS = ("tanh", "irelu", "tanh+bn", "irelu+bn")
 LABELS = {"tanh": "tanh", "irelu": "IReLU", "tanh+bn": "tanh + BN", "irelu+bn": "IReLU + BN"}
-CORRECTED_ITERATIONS = {ADVECTION.name: 15_000, CFD.name: 15_000, DIFFUSION_REACTION.name: 15_000}
+CORRECTED_ITERATIONS = {ADVECTION.name: 15_000, CFD.name: 15_000, DIFFUSION_REACTION.name: 5_000}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `pip install "ocp_dc[pinn]"` brings, imported where it is needed."""
+"""What the extra ``pinn`` brings, imported where it is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from types import ModuleType
 
 from ocp_dc.errors import InputError
 
-INSTALL = 'pip install "ocp_dc[pinn]"'
+# as in setup.cfg; of a clone, pip install ".[pinn]" does the same
+INSTALL = 'pip install "deepxde>=1.15,<1.16" "h5py>=3.8"'
 
 
 def require_extra() -> None:
@@ -43,4 +44,4 @@ def _import(name: str) -> ModuleType:
 
 
 def _missing(name: str) -> InputError:
-    return InputError(f"{name} is not installed, which physics-informed networks need: {INSTALL}")
+    return InputError(f"{name} is not installed, which physics-informed networks need; run: {INSTALL}")

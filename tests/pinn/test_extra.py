@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ocp_dc.pinn.extra import INSTALL
 
 REPOSITORY = Path(__file__).parents[2]
 # what is found where a package is not installed
@@ -35,8 +38,15 @@ def run(tmp_path):
 def test_one_line_says_how_to_install_it(run):
     finished = run("from ocp_dc.cli import main; raise SystemExit(main(['reproduce', 'table3', '--scale', 'smoke']))")
     assert finished.returncode == 2
-    expected = 'ocp-dc: error: h5py is not installed, which physics-informed networks need: pip install "ocp_dc[pinn]"'
-    assert finished.stderr.splitlines() == [expected]
+    expected = "ocp-dc: error: h5py is not installed, which physics-informed networks need; run: pip install "
+    assert finished.stderr.splitlines() == [f'{expected}"deepxde>=1.15,<1.16" "h5py>=3.8"']
+
+
+def test_that_line_is_what_setup_cfg_has():
+    settings = configparser.ConfigParser()
+    settings.read(REPOSITORY / "setup.cfg")
+    needs = settings["options.extras_require"]["pinn"].split()
+    assert " ".join(["pip install", *(f'"{need}"' for need in needs)]) == INSTALL
 
 
 def test_plans_and_other_tables_need_nothing_of_it(run):
@@ -51,7 +61,7 @@ def test_plans_and_other_tables_need_nothing_of_it(run):
 
 def test_a_run_without_it_fails_with_that_line(run):
     finished = run("from ocp_dc.pinn import training")
-    assert finished.stderr.splitlines()[-1].endswith('need: pip install "ocp_dc[pinn]"')
+    assert finished.stderr.splitlines()[-1].endswith('"deepxde>=1.15,<1.16" "h5py>=3.8"')
 
 
 def test_nothing_else_imports_it(run):

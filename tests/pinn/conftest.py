@@ -13,27 +13,10 @@ from ocp_dc.pinn.extra import import_deepxde
 from ocp_dc.pinn.fields import Field
 from ocp_dc.pinn.generation import generate
 
-MISSING = [name for name in ("h5py", "deepxde") if find_spec(name) is None]
-WITHOUT_EXTRA = {
-    "test_euler.py",
-    "test_diffusion_reaction.py",
-    "test_generation.py",
-    "test_measures.py",
-    "test_extra.py",
-    "test_study.py",
-}
-
-if not MISSING:
+if find_spec("deepxde"):
     import_deepxde()
     # it has made the GPU the default, if there is one, for all tests
     torch.set_default_device("cpu")
-
-
-def pytest_collection_modifyitems(items) -> None:
-    skip = pytest.mark.skip(reason=f'{", ".join(MISSING)} not installed: pip install ".[pinn]"')
-    for item in items:
-        if MISSING and item.path.parent.name == "pinn" and item.path.name not in WITHOUT_EXTRA:
-            item.add_marker(skip)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation = commands.add_parser("evaluate", help="test errors of a checkpoint")
     evaluation.add_argument("--checkpoint", required=True, help="checkpoint.pt of a run (it is unpickled: trust it)")
     evaluation.add_argument("--data", required=True, type=Path, help="LMDB folder or file (it is unpickled: trust it)")
-    evaluation.add_argument("--batch-size", type=int, default=1, help="default 1, as in the paper")
+    evaluation.add_argument("--batch-size", type=int, help="default: as many as are fast; the paper's is 1")
     evaluation.add_argument("--out", type=Path, help="default: result.json beside the checkpoint")
     evaluation.add_argument("--overwrite", action="store_true", help="replace an existing result file")
     evaluation.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fairchem.core.datasets import LmdbDataset, data_list_collater
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ocp_dc.datasets.manifest import read_manifest
+from ocp_dc.datasets.packed import collate, read_fast
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
 from ocp_dc.references import KEY_MAPPING
@@ -24,6 +24,7 @@ from ocp_dc.trainers import DerivativeConstrainedTrainer
 from ocp_dc.trainers.checkpoints import read_checkpoint
 from ocp_dc.trainers.config_keys import require_lmdb
 from ocp_dc.trainers.labels import Units, units_of_config, units_of_data
+from ocp_dc.trainers.prediction import evaluation_batch_size
 from ocp_dc.units import energy_factor
 
 # EFwT of the Open Catalyst Project, as the paper uses it.
@@ -84,12 +85,15 @@ class Predictions:
 
 def conformation_errors(predictions: Predictions) -> ConformationErrors:
     """Errors of each conformation of a batch; the force errors of one without atoms that count are 0."""
-    difference = (predictions.forces - predictions.true_forces).abs()
-    per_conformation = [d if len(d) else d.new_zeros(1) for d in difference.split(predictions.natoms.tolist())]
+    of_atoms = (predictions.forces - predictions.true_forces).abs()
+    natoms = predictions.natoms
+    conformation = torch.arange(len(natoms)).repeat_interleave(natoms)
+    of_none = of_atoms.new_zeros(len(natoms))
+    sums = of_none.index_add(0, conformation, of_atoms.sum(dim=1))
     return ConformationErrors(
         energy=(predictions.energy - predictions.true_energy).abs().numpy(),
-        force=np.array([float(d.mean()) for d in per_conformation]),
-        largest_force=np.array([float(d.max()) for d in per_conformation]),
+        force=(sums / (3 * natoms).clamp(min=1)).numpy(),
+        largest_force=of_none.scatter_reduce(0, conformation, of_atoms.amax(dim=1), "amax").numpy(),
     )
 
 
@@ -153,7 +157,7 @@ def data_energy_unit(data: str | Path) -> str:
 
 
 def evaluate(
-    checkpoint_path: str | Path, data: str | Path, batch_size: int = 1, cpu: bool = False
+    checkpoint_path: str | Path, data: str | Path, batch_size: int | None = None, cpu: bool = False
 ) -> tuple[TestErrors, ConformationErrors]:
     """Test errors of a checkpoint on an LMDB (a folder or a file) written by this package or fairchem.
 
@@ -161,6 +165,10 @@ def evaluate(
     ``eval_on_free_atoms: true``.
 
     Errors are in the energy unit of the data. Predictions of a checkpoint in another are converted to it.
+
+    Args:
+        batch_size: conformations that are predicted at once; None for
+            :func:`ocp_dc.trainers.prediction.evaluation_batch_size`. Errors do not depend on it, to rounding.
 
     Raises:
         InputError: the checkpoint or the data cannot be read, or have different length units.
@@ -170,16 +178,24 @@ def evaluate(
 
 
 def predict(
-    checkpoint_path: str | Path, data: str | Path, batch_size: int = 1, cpu: bool = False
+    checkpoint_path: str | Path, data: str | Path, batch_size: int | None = None, cpu: bool = False
 ) -> Iterator[Predictions]:
     """Predictions for an LMDB, batch by batch, see :func:`evaluate`."""
     require_lmdb(f"{data}", Path(data))
-    dataset = LmdbDataset({"src": str(data), "key_mapping": KEY_MAPPING})
     trainer = load_trainer(checkpoint_path, cpu)
     factor = _factor_to_units_of(data, checkpoint_path, units_of_config(trainer.config))
-    collate = partial(data_list_collater, otf_graph=trainer.config["model"].get("otf_graph", False))
-    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
+    yield from predict_by(trainer, data, batch_size, factor)
+
+
+def predict_by(
+    trainer: DerivativeConstrainedTrainer, data: str | Path, batch_size: int | None = None, factor: float = 1.0
+) -> Iterator[Predictions]:
+    """Predictions of a trainer that is ready to predict, times ``factor``; see :func:`predict`."""
+    dataset = read_fast({"src": str(data), "key_mapping": KEY_MAPPING})
+    size = batch_size or evaluation_batch_size(dataset[0], trainer.device)
+    collater = partial(collate, otf_graph=trainer.config["model"].get("otf_graph", False))
     free_only = trainer.output_targets["forces"]["eval_on_free_atoms"]
+    loader = DataLoader(dataset, batch_size=size, collate_fn=collater)
     for batch in tqdm(loader, desc="evaluating", unit="batch"):
         predicted = trainer.predict(batch, per_image=False, disable_tqdm=True)
         counts = batch.fixed == 0 if free_only else torch.ones_like(batch.batch, dtype=torch.bool)
@@ -190,7 +206,7 @@ def predict(
             batch.forces[counts],
         )
         natoms = torch.bincount(batch.batch[counts], minlength=len(batch.natoms))
-        yield Predictions(*(tensor.detach().double().cpu() for tensor in tensors), natoms.cpu())
+        yield Predictions(*(tensor.double().cpu() for tensor in tensors), natoms.cpu())
 
 
 def _factor_to_units_of(data: str | Path, checkpoint_path: str | Path, predicted: Units | None) -> float:

@@ -94,11 +94,7 @@ class RecordFile:
     def __getitem__(self, index: int) -> Data:
         from fairchem.core.common.utils import pyg2_data_transform  # imports all of fairchem, for old records
 
-        record = self._get(str(index).encode("ascii"))
-        if record is None:
-            raise InputError(
-                f"{self.file} has no record {index} of the {self._count} it announces; get or convert the data again"
-            )
+        record = self.stored(index)
         try:
             graph = pickle.loads(record)
         except Exception as error:  # unpickling damaged bytes may raise anything
@@ -108,6 +104,15 @@ class RecordFile:
         if not isinstance(graph, Data):
             raise InputError(f"{self.file}: record {index} is a {type(graph).__name__}, not a graph")
         return pyg2_data_transform(graph)
+
+    def stored(self, index: int) -> bytes:
+        """The bytes that a record is pickled as."""
+        record = self._get(str(index).encode("ascii"))
+        if record is None:
+            raise InputError(
+                f"{self.file} has no record {index} of the {self._count} it announces; get or convert the data again"
+            )
+        return record
 
     def _require_whole(self) -> None:
         # reading beyond the end of a memory-mapped file kills the process

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ocp_dc.datasets.lmdb import RecordFile
 from ocp_dc.datasets.manifest import MoleculeManifest, read_manifest
+from ocp_dc.datasets.record_layout import RecordLayout
 from ocp_dc.errors import InputError
 
 # what differs between conformations: tensors, whose first axis is joined in a batch, and the number of each
@@ -82,6 +83,13 @@ class PackedDataset(BaseDataset):
         return self._batches[key]
 
 
+class NotPackedError(InputError):
+    """The data are not conformations of one molecule, or not as this package converts them."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found}; {NOT_PACKED}")
+
+
 class PackedRecords(Sequence):
     """Records of a :class:`PackedDataset`, made when they are looked at."""
 
@@ -101,6 +109,14 @@ def collate(records: Sequence[Data], otf_graph: bool = False) -> Batch:
     if isinstance(records, PackedRecords):
         return records.dataset.batch(records.indices, otf_graph)
     return data_list_collater(records, otf_graph=otf_graph)
+
+
+def read_fast(config: dict[str, Any]) -> BaseDataset:
+    """A :class:`PackedDataset` of what can be one, fairchem's ``lmdb`` dataset of any other LMDB."""
+    try:
+        return PackedDataset(config)
+    except NotPackedError:
+        return LmdbDataset(config)
 
 
 def is_packed(dataset: Dataset) -> bool:
@@ -140,10 +156,10 @@ def _check_settings(config: dict[str, Any]) -> None:
 
 def _molecule_file(source: str) -> Path:
     if not isinstance(read_manifest(source), MoleculeManifest):
-        raise InputError(f"{source} has no manifest of one molecule, as ocp-dc md17 convert writes it; {NOT_PACKED}")
+        raise NotPackedError(f"{source} has no manifest of one molecule, as ocp-dc md17 convert writes it")
     files = sorted(Path(source).glob("*.lmdb")) if Path(source).is_dir() else [Path(source)]
     if len(files) != 1:
-        raise InputError(f"{source} has {len(files)} LMDBs, not one; {NOT_PACKED}")
+        raise NotPackedError(f"{source} has {len(files)} LMDBs, not one")
     return files[0]
 
 
@@ -152,16 +168,26 @@ def _read_fields(file: Path) -> dict[str, np.ndarray]:
     with RecordFile(file) as records:
         first = records[0]
         if missing := [name for name in (*TENSORS, NUMBER) if name not in first]:
-            raise InputError(f"{file}: record 0 has no {', '.join(missing)}; {NOT_PACKED}")
+            raise NotPackedError(f"{file}: record 0 has no {', '.join(missing)}")
         fields = {name: np.empty((len(records), *first[name].shape), first[name].numpy().dtype) for name in TENSORS}
         fields[NUMBER] = np.empty(len(records), np.int64)
+        kinds = {name: array.dtype for name, array in fields.items() if name != NUMBER}
+        rows = {name: array.reshape(len(records), -1) for name, array in fields.items()}
+        layouts: dict[int, RecordLayout | None] = {}
         # told only where it takes longer than seconds
         for row in tqdm(range(len(records)), desc=f"reading {file}", unit="conf", delay=2):
-            record = records[row]
-            if differing := _not_shared(first, record):
-                raise InputError(f"{file}: record {row} differs from the first in {differing}; {NOT_PACKED}")
-            for name, array in fields.items():
-                array[row] = record[name]
+            stored = records.stored(row)
+            layout = layouts.get(len(stored))
+            if layout is not None and layout.fits(stored):
+                values = layout.values(stored)
+            else:
+                record = records[row]
+                if differing := _not_shared(first, record):
+                    raise NotPackedError(f"{file}: record {row} differs from the first in {differing}")
+                layouts.setdefault(len(stored), RecordLayout.of(record, stored, kinds, NUMBER))
+                values = {name: np.ravel(record[name]) for name in fields}
+            for name, array in rows.items():
+                array[row] = values[name]
     return fields
 
 

@@ -326,8 +326,8 @@ def _output(block: OutputBlock, m: Tensor, rbf: Tensor, edges: EdgesBothWays) ->
 
 
 def _scaled(scale: ScaleFactor, x: Tensor, reference: Callable[[], Tensor]) -> Tensor:
-    """What ``scale`` makes of x; without reading the factor on the host, unless it is being fitted to a reference."""
-    if scale.stats is not None or scale.index_fn is not None:
+    """What ``scale`` makes of x; without reading the factor on the host, unless it is being fitted or observed."""
+    if scale.stats is not None or scale.index_fn is not None or scale._forward_hooks:
         return scale(x, ref=reference())
     factor = scale.scale_factor
     return x * factor.where(factor != 0, 1)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ocp_dc.runs.rendering import MISSING, Line, Picture, Section, Value, format_duration, format_number
 from ocp_dc.runs.results import Cell, Measure, Results, RunResult
 
 # the sentences of a legend
 SPREAD = "± is the standard deviation over seeds; n, the number of seeds that finished, is given where not all did."
-BEST = "The better of a model and model* of ours is {best}."
+BEST = "The best of ours among rows that compete is {best}."
 MARKS = (
-    "✓: the method (*) improves on its baseline here as in the paper, or does not in either; ✗: it is the other way "
-    "round."
+    "✓: a row improves on its baseline, the first of those that compete, here as in the paper, or does not in either; "
+    "✗: it is the other way round."
 )
 NONE = f"{MISSING}: no result yet. NaN: training diverged."
 
@@ -56,6 +56,7 @@ class Table:
         columns: their titles.
         groups: the rows.
         measures: shown in each cell, one above the other.
+        measures_in_columns: they are shown side by side instead, under their names; such a table has one column.
         measured_on: what the numbers are taken on, for the legend.
         published: the paper's numbers, by cell and name of the measure.
         printed: those that the paper prints otherwise than its records have them.
@@ -72,6 +73,7 @@ class Table:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     printed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     keep_columns: bool = False
+    measures_in_columns: bool = False
     format_value: Callable[[float], str] = format_number
 
     def cells(self, results: Results) -> list[Cell]:
@@ -107,8 +109,8 @@ def table_section(
     not_run += [group.rows[0].labels[0] for group in table.groups if group not in groups and not group.optional]
     return Section(
         title=table.title,
-        header=(*table.labels, *(table.columns[index] for index in columns)),
-        rows=tuple(lines),
+        header=(*table.labels, *_column_titles(table, columns)),
+        rows=tuple(map(_one_column_each, lines) if table.measures_in_columns else lines),
         legend=_legend(table, compared),
         notes=(
             *([_agreement(table, lines)] if compared and table.published else []),
@@ -131,6 +133,17 @@ def _line(table: Table, group: Group, row: Row, columns: Sequence[int], results:
             else ()
         )
     return Line(row.labels, tuple(values), row.highlighted)
+
+
+def _column_titles(table: Table, columns: Sequence[int]) -> Iterator[str]:
+    if table.measures_in_columns:
+        yield from (measure.title for measure in table.measures)
+    else:
+        yield from (table.columns[index] for index in columns)
+
+
+def _one_column_each(line: Line) -> Line:
+    return replace(line, cells=tuple((value,) for cell in line.cells for value in cell))
 
 
 def _value(table: Table, measure: Measure, rivals: Sequence[Cell], position: int, seeds: int) -> Value:
@@ -167,14 +180,20 @@ def _ours(table: Table, measure: Measure, cell: Cell, seeds: int) -> str:
 
 
 def _legend(table: Table, compared: bool) -> str:
-    shown = " over ".join(measure.title for measure in table.measures)
     papers = ", and the paper's records in parentheses" if table.published else ""
-    sentences = [f"{shown[0].upper()}{shown[1:]} {table.measured_on}".rstrip() + f": ours{papers}.", SPREAD]
+    sentences = [f"{_shown(table)} {table.measured_on}".rstrip() + f": ours{papers}.", SPREAD]
     if compared:
         sentences.append(BEST)
         if table.published:
             sentences.append(MARKS)
     return " ".join([*sentences, NONE])
+
+
+def _shown(table: Table) -> str:
+    if table.measures_in_columns:
+        return "Errors"
+    shown = " over ".join(measure.title for measure in table.measures)
+    return f"{shown[0].upper()}{shown[1:]}"
 
 
 def _agreement(table: Table, lines: Sequence[Line]) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils
+from fairchem.core.common.data_parallel import BalancedBatchSampler
 from fairchem.core.common.registry import registry
 from fairchem.core.modules.evaluator import Evaluator
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
@@ -40,6 +42,7 @@ from ocp_dc.trainers.config_keys import check_trainer_config
 from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels, float64_normalizer
 from ocp_dc.trainers.losses import Loss
 from ocp_dc.trainers.metrics_log import MetricsLog
+from ocp_dc.trainers.prediction import HeldPredictions, evaluation_batch_size
 from ocp_dc.trainers.traced_step import TARGETS, WORTH_TRACING, Step, TracedStep
 from ocp_dc.trainers.unshown_steps import UnshownSteps, structure_names
 
@@ -66,7 +69,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     ``optim.step`` is ``auto`` (the default), ``eager``, ``traced`` or ``cuda_graph``: how a step is computed
     (``docs/training_step.md``). Checkpoints of one continue in any other.
 
-    ``optim.scheduler: CosineAnnealingLR`` without ``T_max`` decays over the whole run.
+    ``optim.scheduler: CosineAnnealingLR`` without ``T_max`` decays over the whole run. Without ``eval_batch_size``,
+    validation takes larger batches than training where they are faster: metrics are the same.
 
     Raises:
         InputError: a config key that nothing reads, sets in different units, a checkpoint that does not fit, a run that
@@ -124,6 +128,12 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         self.collater = partial(collate, **self.collater.keywords)
         # to build a batch of arrays takes less than to receive it from a worker
         return super().get_dataloader(dataset, sampler, 0 if is_packed(dataset) else workers)
+
+    def get_sampler(self, dataset: Dataset, batch_size: int, shuffle: bool) -> BalancedBatchSampler:
+        # only training shuffles
+        if not shuffle and "eval_batch_size" not in self.config["optim"]:
+            batch_size = max(batch_size, evaluation_batch_size(dataset[0], self.device))
+        return super().get_sampler(dataset, batch_size, shuffle)
 
     def load_loss(self) -> None:
         self.loss_functions = [
@@ -325,11 +335,48 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         if self.scheduler.scheduler_type == "ReduceLROnPlateau":
             self.scheduler.step(metrics=val_metrics[primary_metric]["metric"])
 
+    @torch.no_grad
     def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict:
-        """fairchem's, and a line in ``metrics.jsonl``."""
-        metrics = super().validate(split, disable_tqdm)
-        self._log_metrics(split, {name: float(metric["metric"]) for name, metric in metrics.items()})
+        """fairchem's metrics, each computed for many batches at once, and a line in ``metrics.jsonl``."""
+        ensure_fitted(self._unwrapped_model, warn=True)
+        loader = self.val_loader if split == "val" else self.test_loader
+        evaluator = Evaluator(self.name, self.evaluation_metrics.get("metrics"))
+        held = HeldPredictions(
+            list(self.output_targets),
+            lambda out, batch, metrics: self._compute_metrics(out, batch, evaluator, metrics),
+        )
+        hidden = disable_tqdm or not distutils.is_master()
+        with self._predicting():
+            for batch in tqdm(loader, desc=f"evaluating {split}", unit="batch", disable=hidden):
+                with torch.autocast("cuda", enabled=self.scaler is not None):
+                    out = self._forward(batch)
+                held.add(batch, out, self._compute_loss(out, batch))
+        metrics = self._aggregate_metrics(held.metrics())
+        values = {name: float(metric["metric"]) for name, metric in metrics.items()}
+        if self.logger is not None:
+            self.logger.log({**values, "epoch": self.epoch}, step=self.step, split=split)
+        if distutils.is_master():
+            logging.info(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        self._log_metrics(split, values)
         return metrics
+
+    @contextmanager
+    def _predicting(self) -> Iterator[None]:
+        """With averaged weights where there are some, and nothing kept for gradients by any: forces need none."""
+        self.model.eval()
+        if self.ema:
+            self.ema.store()
+            self.ema.copy_to()
+        learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for parameter in learned:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in learned:
+                parameter.requires_grad_(True)
+            if self.ema:
+                self.ema.restore()
 
     def _log_metrics(self, split: str, values: dict[str, float]) -> None:
         if distutils.is_master() and not self.is_debug:
@@ -397,26 +444,28 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             atoms only), ``chunk_idx``; written to ``results_file`` as npz as fairchem does. Otherwise, for the first
             batch: ``energy`` (B, 1) and ``forces`` (N, 3) tensors.
         """
-        if not per_image:
-            return super().predict(data_loader, per_image, results_file, disable_tqdm)
         ensure_fitted(self._unwrapped_model, warn=True)
-        self.model.eval()
-        if self.ema:
-            self.ema.store()
-            self.ema.copy_to()
         batches = [data_loader] if isinstance(data_loader, Batch) else data_loader
+        with self._predicting():
+            if not per_image:
+                return self._predict_batch(next(iter(batches)))
+            predictions = self._predict_each(batches, disable_tqdm)
+        self.save_results(predictions, results_file)
+        return predictions
+
+    def _predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast("cuda", enabled=self.scaler is not None):
+            out = self._forward(batch)
+        return {target: self._denorm_preds(target, out[target], batch).detach() for target in ("energy", "forces")}
+
+    def _predict_each(self, batches: Iterable[Batch], disable_tqdm: bool) -> dict[str, list]:
         predictions = {"ids": [], "energy": [], "forces": [], "chunk_idx": []}
         for batch in tqdm(batches, desc="predicting", disable=disable_tqdm or not distutils.is_master()):
-            out = self._forward(batch)
-            energy = self._denorm_preds("energy", out["energy"], batch).cpu()
-            forces = self._denorm_preds("forces", out["forces"], batch).cpu()
+            energy, forces = (predicted.cpu() for predicted in self._predict_batch(batch).values())
             free = (batch.fixed == 0).cpu().split(batch.natoms.tolist())
             free_forces = [f[mask].numpy() for f, mask in zip(forces.split(batch.natoms.tolist()), free, strict=True)]
             predictions["ids"].extend(structure_names(batch))
             predictions["energy"].extend(energy.numpy())
             predictions["forces"].extend(free_forces)
             predictions["chunk_idx"].extend(len(f) for f in free_forces)
-        if self.ema:
-            self.ema.restore()
-        self.save_results(predictions, results_file)
         return predictions

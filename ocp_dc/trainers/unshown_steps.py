@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-# what metrics need of a batch besides its labels
-STRUCTURES = ("natoms", "atomic_numbers", "fixed")
+from ocp_dc.trainers.prediction import HeldPredictions
+
 IDENTIFIERS = ("sid", "fid")
-# no more are held, however seldom steps are shown
-HELD_AT_MOST = 100
 
 
 @dataclass(eq=False)
 class _Step:
     number: int
-    fields: dict[str, Tensor]
     identifiers: dict[str, Tensor | list]
     out: dict[str, Tensor]
     loss: Tensor
@@ -41,38 +39,27 @@ class _Step:
 class UnshownSteps:
     """Holds what steps gave until it is looked at, which makes the host wait for the device that computes it.
 
-    A metric of one batch costs as much as one of ten: metrics are computed of all steps together.
-
     Args:
-        targets: the outputs that have labels.
-        compute_metrics: ``(out, batch, metrics)`` adds the batch's to ``metrics``, as fairchem's trainers keep them.
+        targets, compute_metrics: of :class:`~ocp_dc.trainers.prediction.HeldPredictions`.
     """
 
     def __init__(self, targets: list[str], compute_metrics: Callable[[dict, Data, dict], dict]) -> None:
-        self._fields = (*STRUCTURES, *targets)
-        self._compute_metrics = compute_metrics
-        self._held: list[_Step] = []
+        self._hold = partial(HeldPredictions, targets, compute_metrics)
+        self._predictions = self._hold()
         self._unchecked: list[_Step] = []
-        self._metrics: dict = {}
-        self._losses: list[float] = []
+        self._last: _Step | None = None
 
     def add(self, number: int, batch: Batch, out: dict[str, Tensor], loss: Tensor) -> None:
         """A step, before its gradients are known."""
-        if len(self._held) == HELD_AT_MOST:
-            self._fold()
-        step = _Step(
-            number,
-            {name: batch[name] for name in self._fields},
-            {name: batch[name] for name in IDENTIFIERS if name in batch},
-            {name: value.detach() for name, value in out.items()},
-            loss.detach(),
-        )
-        self._held.append(step)
-        self._unchecked.append(step)
+        self._predictions.add(batch, out, loss)
+        identifiers = {name: batch[name] for name in IDENTIFIERS if name in batch}
+        out = {name: value.detach() for name, value in out.items()}
+        self._last = _Step(number, identifiers, out, loss.detach())
+        self._unchecked.append(self._last)
 
     def add_gradients(self, gradients: list[Tensor]) -> None:
         """Those of the step that was added last."""
-        step = self._held[-1]
+        step = self._last
         step.overflow = torch.zeros(1, device=step.loss.device)
         # the one operation that looks at many tensors at once; it multiplies them by 1
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, step.overflow, torch.ones_like(step.overflow))
@@ -88,20 +75,8 @@ class UnshownSteps:
 
     def take_metrics(self) -> dict[str, float]:
         """The means over the steps, which are then forgotten."""
-        self._fold()
-        means = {name: float(metric["metric"]) for name, metric in self._metrics.items()}
-        means["loss"] = sum(self._losses) / len(self._losses)
-        self._metrics, self._losses = {}, []
-        return means
-
-    def _fold(self) -> None:
-        steps, self._held = self._held, []
-        fields = {name: torch.cat([step.fields[name] for step in steps]) for name in self._fields}
-        natoms = fields["natoms"]
-        structure = torch.arange(len(natoms), device=natoms.device).repeat_interleave(natoms)
-        out = {name: torch.cat([step.out[name] for step in steps]) for name in steps[0].out}
-        self._metrics = self._compute_metrics(out, Data(**fields, batch=structure), self._metrics)
-        self._losses += torch.stack([step.loss for step in steps]).tolist()
+        metrics, self._predictions = self._predictions.metrics(), self._hold()
+        return {name: float(metric["metric"]) for name, metric in metrics.items()}
 
 
 def structure_names(batch: Mapping[str, Tensor | list]) -> list[str]:

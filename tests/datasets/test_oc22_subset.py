@@ -447,7 +447,7 @@ def test_inspect_and_evaluate_what_fairchem_has_preprocessed(preprocessed, run_o
 
     draw_subset(folder, tmp_path / "out", sizes={"train": 9, "val": 12})
     data = [f"--dataset.{split}.src={tmp_path / 'out' / split}" for split in ("train", "val")]
-    model = ["--model.use_pbc=true", "--optim.max_epochs=1", "--timestamp-id", "run"]
+    model = ["--dataset.train.format=lmdb", "--model.use_pbc=true", "--optim.max_epochs=1", "--timestamp-id", "run"]
     run_fairchem("train", train_arguments("schnet_irelu", *data, *model))
     checkpoint = tmp_path / "checkpoints" / "run" / "checkpoint.pt"
     of_theirs = list(predict(checkpoint, folder / "val_ood", batch_size=5, cpu=True))

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 import ocp_dc.trainers  # noqa: F401  registers the dataset
 from ocp_dc.datasets.lmdb import RecordFile, RecordWriter
-from ocp_dc.datasets.packed import PackedDataset, PackedRecords, collate, is_packed
+from ocp_dc.datasets.packed import PackedDataset, PackedRecords, collate, is_packed, read_fast
 from ocp_dc.errors import InputError
 from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers.config_keys import check_trainer_config
@@ -61,6 +61,26 @@ def assert_same_values(ours, theirs, name="a batch"):
         assert torch.equal(ours, theirs), name
     else:
         assert ours == theirs, name
+
+
+def test_read_fast_packs_what_can_be_packed(sample_data, oxide_data, tmp_path):
+    assert isinstance(read_fast(settings(sample_data / "val")), PackedDataset)
+    assert isinstance(read_fast(settings(oxide_data / "val")), LmdbDataset)
+    folder = shutil.copytree(sample_data / "val", tmp_path / "val")
+    with RecordFile(folder / "data.lmdb") as records:
+        graphs = [records[row] for row in range(5)]
+    graphs[3].fixed[2] = 1
+    (folder / "data.lmdb").unlink()
+    with RecordWriter(folder / "data.lmdb") as writer:
+        for graph in graphs:
+            writer.put(graph)
+    one_fixed = read_fast(settings(folder))
+    assert isinstance(one_fixed, LmdbDataset)
+    assert [int(record.fixed.sum()) for record in one_fixed] == [0, 0, 0, 1, 0]
+    shutil.copy(sample_data / "val" / "manifest.json", tmp_path)
+    (tmp_path / "data.lmdb").write_bytes((sample_data / "val" / "data.lmdb").read_bytes()[:5000])
+    with pytest.raises(InputError, match="is cut short"):
+        read_fast(settings(tmp_path))
 
 
 def test_is_registered():
@@ -244,6 +264,8 @@ def test_training_is_that_on_lmdb_bit_for_bit(train_arguments, tmp_path, monkeyp
 
     def train(name):
         overrides = (f"--dataset.train.format={name}", f"--optim.num_workers={workers}", "--optim.max_epochs=4")
+        # without it, the first record says how many are validated at once
+        overrides += ("--optim.eval_batch_size=20",)
         run_fairchem("train", train_arguments("schnet_dc", "--seed=3", *overrides, run_dir=tmp_path / name))
         (log,) = (tmp_path / name).glob("logs/tensorboard/*/metrics.jsonl")
         return read_metrics(log), weights(tmp_path / name)

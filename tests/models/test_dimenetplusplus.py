@@ -1,11 +1,12 @@
 import pytest
 import torch
 from molecules import ACETYLENE, MOLECULES, batch_of, moved, outputs, slopes
-from small_models import DIMENETPLUSPLUS
+from small_models import DIMENETPLUSPLUS, float64_by_default
 from torch import nn
 
 from ocp_dc.activations import IReLU
 from ocp_dc.errors import InputError
+from ocp_dc.transforms import replace_activations
 
 
 def test_conservative_changes_the_forces_alone():
@@ -62,3 +63,24 @@ def test_second_derivatives_of_a_linear_molecule(form):
 def test_bad_settings_are_explained(settings, message):
     with pytest.raises(InputError, match=message):
         DIMENETPLUSPLUS.build(**settings)
+
+
+@pytest.mark.parametrize("scope", ["paper", "all"])
+@pytest.mark.parametrize("max_neighbors", [50, 5], ids=["all_neighbors", "cut"])
+def test_equals_fairchems_with_irelu(scope, max_neighbors):
+    """Where the limit cuts, edges lack their reverses, and atoms differ in their numbers of edges."""
+    fairchems = DIMENETPLUSPLUS.build_fairchem("original_fairchem_forces")
+    ours = DIMENETPLUSPLUS.build("irelu", activation_scope=scope, use_pbc=True, conservative=False)
+    replace_activations(fairchems, "irelu", where=ours.activation_sites[scope])
+    ours.load_state_dict(fairchems.state_dict())
+    results = []
+    for model in (fairchems, ours):
+        model.train().max_neighbors = max_neighbors
+        # fairchem's limit takes positions of the default precision
+        with float64_by_default():
+            out = model(batch_of(*MOLECULES))
+        loss = out["energy"].square().mean() + 30 * (out["forces"] - 0.1).abs().mean()
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        results.append([out["energy"], out["forces"], *torch.autograd.grad(loss, trainable)])
+    for of_fairchems, of_ours in zip(*results, strict=True):
+        torch.testing.assert_close(of_ours, of_fairchems, rtol=1e-10, atol=1e-10 * of_fairchems.abs().max().item())

@@ -5,14 +5,15 @@ import torch
 from fairchem.core.common.utils import load_config
 from fairchem.core.models.gemnet.gemnet import GemNetT
 from fairchem.core.modules.scaling.util import ensure_fitted
-from molecules import MOLECULES, outputs
-from small_models import GEMNET_T, scale_factors
+from molecules import MOLECULES, batch_of, outputs
+from small_models import GEMNET_T, float64_by_default, scale_factors
 from torch import nn
 
 from ocp_dc.activations import IReLU
 from ocp_dc.errors import InputError
 from ocp_dc.models.gemnet_t import GemNetTIReLU
 from ocp_dc.models.scale_factors import read_scale_factors
+from ocp_dc.transforms import replace_activations
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "md17"
 PUBLISHED_FACTORS = Path(__file__).parent.parent / "data" / "gemnet_scale_factors.json"
@@ -89,3 +90,24 @@ def test_scale_factors_change_the_energy_and_are_saved(form, tmp_path):
     plain.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     for actual, saved in zip(outputs(plain, *MOLECULES), expected, strict=True):
         assert torch.equal(actual, saved)
+
+
+@pytest.mark.parametrize("scope", ["paper", "all"])
+@pytest.mark.parametrize("max_neighbors", [50, 5], ids=["all_neighbors", "cut"])
+def test_equals_fairchems_with_irelu(scope, max_neighbors):
+    """Where the limit cuts, edges lack their reverses, and atoms differ in their numbers of edges."""
+    fairchems = GEMNET_T.build_fairchem("original")
+    ours = GEMNET_T.build("irelu", activation_scope=scope, use_pbc=True)
+    replace_activations(fairchems, "irelu", where=ours.activation_sites[scope])
+    ours.load_state_dict(fairchems.state_dict())
+    results = []
+    for model in (fairchems, ours):
+        model.train().max_neighbors = max_neighbors
+        # fairchem's limit takes positions of the default precision
+        with float64_by_default():
+            out = model(batch_of(*MOLECULES))
+        loss = out["energy"].square().mean() + 30 * (out["forces"] - 0.1).abs().mean()
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        results.append([out["energy"], out["forces"], *torch.autograd.grad(loss, trainable)])
+    for of_fairchems, of_ours in zip(*results, strict=True):
+        torch.testing.assert_close(of_ours, of_fairchems, rtol=1e-10, atol=1e-10 * of_fairchems.abs().max().item())

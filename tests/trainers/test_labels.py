@@ -101,8 +101,10 @@ def test_resuming_and_validating_on_other_units_is_refused(train_arguments, samp
 def test_data_without_a_manifest_are_assumed_to_be_in_ev(train_arguments, sample_data, tmp_path, caplog):
     bare = {split: without_manifest(sample_data / split, tmp_path / "bare" / split) for split in ("train", "val")}
     sources = [f"--dataset.{split}.src={source}" for split, source in bare.items()]
-    with caplog.at_level(logging.WARNING):
+    with pytest.raises(InputError, match=r"no manifest of one molecule.*set dataset\.train\.format to lmdb"):
         run_fairchem("train", train_arguments("schnet_dc", *RUN, *sources))
+    with caplog.at_level(logging.WARNING):
+        run_fairchem("train", train_arguments("schnet_dc", *RUN, *sources, "--dataset.train.format=lmdb"))
     assert f"{bare['train']} has no manifest: labels taken to be in eV and Ang (assumed)" in caplog.text
     assert labels_in(tmp_path) == {
         "energy_unit": "eV",

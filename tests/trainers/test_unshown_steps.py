@@ -10,14 +10,13 @@ from test_training import only_checkpoint, poison_gradient, read_log, train, wei
 from torch_geometric.data import Data
 
 from ocp_dc.errors import TrainingDivergedError
-from ocp_dc.trainers import unshown_steps
 from ocp_dc.trainers.dc_forces import DerivativeConstrainedTrainer
 from ocp_dc.trainers.unshown_steps import UnshownSteps
 
 
 def test_metrics_are_the_means_over_the_steps(train_arguments, tmp_path, monkeypatch):
     """Of steps shown together, in one or several portions, as of each alone."""
-    monkeypatch.setattr(unshown_steps, "HELD_AT_MOST", 3)
+    monkeypatch.setattr("ocp_dc.trainers.prediction.HELD_AT_MOST", 3)
     each, some = tmp_path / "each", tmp_path / "some"
     train(train_arguments("schnet_dc", "--optim.max_epochs=2", run_dir=each))
     train(train_arguments("schnet_dc", "--optim.max_epochs=2", "--print-every=5", run_dir=some))

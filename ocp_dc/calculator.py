@@ -157,7 +157,7 @@ class TrainedModel(Calculator):
 
     def _predicted(self, structures: Sequence[Atoms]) -> dict[str, Tensor]:
         """``energy`` (B, 1) and ``forces`` (N, 3) in the units of the labels, float64."""
-        return self._trainer.predict(self._batch(structures), per_image=False, disable_tqdm=True)
+        return self._trainer.predict_batch(self._batch(structures))
 
     def _replayed(self, structures: Sequence[Atoms]) -> dict[str, Tensor] | None:
         """The same of conformations of a molecule that has been asked for often; None of others."""

@@ -197,7 +197,7 @@ def predict_by(
     free_only = trainer.output_targets["forces"]["eval_on_free_atoms"]
     loader = DataLoader(dataset, batch_size=size, collate_fn=collater)
     for batch in tqdm(loader, desc="evaluating", unit="batch"):
-        predicted = trainer.predict(batch, per_image=False, disable_tqdm=True)
+        predicted = trainer.predict_batch(batch)
         counts = batch.fixed == 0 if free_only else torch.ones_like(batch.batch, dtype=torch.bool)
         tensors = (
             predicted["energy"].flatten() * factor,

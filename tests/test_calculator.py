@@ -10,6 +10,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import atomic_numbers as number_of
+from fairchem.core.common.relaxation.ase_utils import OCPCalculator
 
 from ocp_dc import calculator
 from ocp_dc.calculator import load
@@ -178,6 +179,18 @@ def test_forces_that_are_no_gradient_are_announced(trained, caplog):
     with caplog.at_level(logging.WARNING):
         load(trained("dimenetplusplus"), "cpu")
     assert "the forces of this dimenetplusplus are not the gradient of its energy" in caplog.text
+
+
+def test_fairchems_calculator_is_refused_where_it_would_be_wrong(trained, molecules):
+    atoms = molecules[0].copy()
+    atoms.calc = OCPCalculator(checkpoint_path=trained("schnet_dc"), cpu=True)
+    with pytest.raises(InputError, match=r"in kcal/mol .* as eV: take ocp_dc\.calculator\.load"):
+        atoms.get_potential_energy()
+    # what states no unit is taken at its word
+    atoms.calc = OCPCalculator(checkpoint_path=OLD_CHECKPOINT, cpu=True)
+    energy = atoms.get_potential_energy()
+    atoms.calc = load(OLD_CHECKPOINT, "cpu", energy_unit="eV")
+    assert energy == pytest.approx(atoms.get_potential_energy(), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["schnet", "cgcnn"])

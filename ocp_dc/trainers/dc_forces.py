@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 import ocp_dc
 from ocp_dc.datasets.packed import collate, is_packed
+from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.models.scale_factors import read_scale_factors
 from ocp_dc.references import parse_reference_energy
@@ -39,7 +40,7 @@ from ocp_dc.trainers.checkpoints import (
     unused_run_id,
 )
 from ocp_dc.trainers.config_keys import check_trainer_config
-from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels, float64_normalizer
+from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels, float64_normalizer, units_of_config
 from ocp_dc.trainers.losses import Loss
 from ocp_dc.trainers.metrics_log import MetricsLog
 from ocp_dc.trainers.prediction import HeldPredictions, evaluation_batch_size
@@ -91,6 +92,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         run_dir: str | None = None,
         **fairchem_settings: Any,
     ) -> None:
+        # as fairchem's calculator gives it, without sources
+        dataset = {} if isinstance(dataset, list) else dataset
         check_trainer_config(task, model, outputs, dataset, optimizer, loss_functions)
         self.data_units = common_units(dataset)
         self.label_rescaling = parse_label_rescaling(task.get("label_rescaling"))
@@ -112,6 +115,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
             run_dir=run_dir,
             **fairchem_settings,
         )
+        # what fairchem's calculator builds of a checkpoint: by its path, which is found without this package imported
+        self.config["trainer"] = "ocp_dc.trainers.DerivativeConstrainedTrainer"
         self.config["cmd"]["ocp_dc_version"] = ocp_dc.__version__
         self.metrics_log = MetricsLog(Path(self.config["cmd"]["logs_dir"]) / "metrics.jsonl")
 
@@ -348,8 +353,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         hidden = disable_tqdm or not distutils.is_master()
         with self._predicting():
             for batch in tqdm(loader, desc=f"evaluating {split}", unit="batch", disable=hidden):
-                with torch.autocast("cuda", enabled=self.scaler is not None):
-                    out = self._forward(batch)
+                out = self._predicted(batch)
                 held.add(batch, out, self._compute_loss(out, batch))
         metrics = self._aggregate_metrics(held.metrics())
         values = {name: float(metric["metric"]) for name, metric in metrics.items()}
@@ -440,28 +444,54 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         """fairchem's, in float64: its float16 overflows at total energies, its float32 rounds them.
 
         Returns:
-            ``per_image``: ``ids``, ``energy`` (one per structure) and ``forces`` (one (A, 3) array per structure, free
-            atoms only), ``chunk_idx``; written to ``results_file`` as npz as fairchem does. Otherwise, for the first
-            batch: ``energy`` (B, 1) and ``forces`` (N, 3) tensors.
+            ``ids``, ``energy`` (one per structure) and ``forces`` (one (A, 3) array per structure, free atoms only),
+            ``chunk_idx``; written to ``results_file`` as npz as fairchem does. Without ``per_image``, what fairchem's
+            calculator asks for, :meth:`predict_batch` of the first batch.
+
+        Raises:
+            InputError: without ``per_image``, the labels are not in eV: ASE would take them for that.
         """
         ensure_fitted(self._unwrapped_model, warn=True)
         batches = [data_loader] if isinstance(data_loader, Batch) else data_loader
+        if not per_image:
+            self._require_units_of_ase()
+            return self.predict_batch(next(iter(batches)))
         with self._predicting():
-            if not per_image:
-                return self._predict_batch(next(iter(batches)))
             predictions = self._predict_each(batches, disable_tqdm)
         self.save_results(predictions, results_file)
         return predictions
 
-    def _predict_batch(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.autocast("cuda", enabled=self.scaler is not None):
-            out = self._forward(batch)
-        return {target: self._denorm_preds(target, out[target], batch).detach() for target in ("energy", "forces")}
+    @torch.no_grad
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """``energy`` (B, 1) and ``forces`` (N, 3) of a batch: float64, in the units of the labels."""
+        with self._predicting():
+            return self._in_units_of_labels(batch)
+
+    def _require_units_of_ase(self) -> None:
+        units = units_of_config(self.config)
+        if units and units.energy != "eV":
+            raise InputError(
+                f"this checkpoint predicts in {units}, and fairchem's calculator would give that to ASE as eV: take "
+                "ocp_dc.calculator.load(checkpoint)"
+            )
+
+    def _in_units_of_labels(self, batch: Batch) -> dict[str, Tensor]:
+        out = self._predicted(batch)
+        return {target: self._denorm_preds(target, out[target], batch).detach() for target in TARGETS}
+
+    def _predicted(self, batch: Batch) -> dict[str, Tensor]:
+        """The network's outputs, by fixed edges where they can be: these need not be found."""
+        batch = batch.to(self.device)
+        model = self._unwrapped_model
+        fixed = isinstance(model, EdgesMixin) and model.against_fixed_edges(batch) is None
+        edges = model.fixed_edges(batch) if fixed else nullcontext()
+        with edges, torch.autocast("cuda", enabled=self.scaler is not None):
+            return self._forward(batch)
 
     def _predict_each(self, batches: Iterable[Batch], disable_tqdm: bool) -> dict[str, list]:
         predictions = {"ids": [], "energy": [], "forces": [], "chunk_idx": []}
         for batch in tqdm(batches, desc="predicting", disable=disable_tqdm or not distutils.is_master()):
-            energy, forces = (predicted.cpu() for predicted in self._predict_batch(batch).values())
+            energy, forces = (predicted.cpu() for predicted in self._in_units_of_labels(batch).values())
             free = (batch.fixed == 0).cpu().split(batch.natoms.tolist())
             free_forces = [f[mask].numpy() for f, mask in zip(forces.split(batch.natoms.tolist()), free, strict=True)]
             predictions["ids"].extend(structure_names(batch))

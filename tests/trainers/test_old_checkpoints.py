@@ -38,7 +38,7 @@ def assert_predictions_stay(name: str, rtol: float) -> None:
     before = np.load(CHECKPOINTS / f"{name}.npz")
     graphs = [conformation(before["atomic_numbers"], positions) for positions in before["positions"]]
     trainer = load_trainer(CHECKPOINTS / f"{name}.pt", cpu=True)
-    now = trainer.predict(data_list_collater(graphs, otf_graph=True), per_image=False, disable_tqdm=True)
+    now = trainer.predict_batch(data_list_collater(graphs, otf_graph=True))
     np.testing.assert_allclose(now["energy"].flatten(), before["energy"], rtol=rtol)
     largest = np.abs(before["forces"]).max()
     np.testing.assert_allclose(now["forces"].reshape(before["forces"].shape), before["forces"], atol=1e-5 * largest)

@@ -119,7 +119,7 @@ def test_predictions_of_a_batch_are_those_of_its_conformations_alone(trainer_of,
     trainer = trainer_of(f"{model}_dc")
 
     def predicted(size):
-        batches = [trainer.predict(batch, per_image=False) for batch in Loader(trainer, size)]
+        batches = [trainer.predict_batch(batch) for batch in Loader(trainer, size)]
         return [torch.cat([batch[target] for batch in batches]) for target in ("energy", "forces")]
 
     for alone, together in zip(predicted(1), predicted(20), strict=True):

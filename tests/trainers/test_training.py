@@ -133,7 +133,7 @@ def test_reference_energy_in_checkpoint_and_predictions(train_arguments, tmp_pat
         assert (2 * coefficients[6] + coefficients[8] + 6 * coefficients[1]).item() == pytest.approx(mean, abs=1e-8)
     trainer = load_trainer(checkpoint, cpu=True)
     batch = batch_of_test_set(sample_data)
-    predicted = trainer.predict(batch, per_image=False)
+    predicted = trainer.predict_batch(batch)
     assert predicted["energy"].dtype == torch.float64
     assert (predicted["energy"].flatten() - batch.energy).abs().mean() < 50  # not 97,073
 
@@ -308,7 +308,7 @@ def test_validate_and_predict_take_labels_from_the_checkpoint(train_arguments, t
         assert predictions["forces"].shape == (20 * 9, 3)
         assert len(set(predictions["ids"])) == 20
         batch = batch_of_test_set(sample_data)
-        in_memory = load_trainer(only_checkpoint(tmp_path), cpu=True).predict(batch, per_image=False)
+        in_memory = load_trainer(only_checkpoint(tmp_path), cpu=True).predict_batch(batch)
         order = np.argsort([f"{sid}_{fid}" for sid, fid in zip(batch.sid, batch.fid.tolist(), strict=True)])
         np.testing.assert_allclose(predictions["energy"], in_memory["energy"].numpy()[order], rtol=1e-6)
 

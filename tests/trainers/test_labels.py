@@ -126,12 +126,12 @@ def test_resuming_an_old_checkpoint_takes_the_units_of_the_data(train_arguments,
 
 
 @pytest.mark.parametrize("config", ["schnet_dc", "schnet_irelu_recommended"])
-def test_fairchems_calculator_loads_the_checkpoint(train_arguments, tmp_path, config):
+def test_fairchems_calculator_loads_the_checkpoint_into_its_own_trainer(train_arguments, tmp_path, config):
     run_fairchem("train", train_arguments(config, *RUN))
     path = tmp_path / "checkpoints/run/checkpoint.pt"
     conformations = np.load(OLD / "schnet_dc.npz")
     atoms = Atoms(conformations["atomic_numbers"], conformations["positions"][0], cell=20 * np.eye(3))
-    atoms.calc = OCPCalculator(checkpoint_path=path, cpu=True)
+    atoms.calc = OCPCalculator(checkpoint_path=path, cpu=True, trainer="ocp")
     assert type(atoms.calc.trainer) is OCPTrainer
     assert np.isfinite(atoms.get_potential_energy())
     assert np.isfinite(atoms.get_forces()).all()

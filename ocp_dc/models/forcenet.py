@@ -9,14 +9,15 @@ import torch
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import conditional_grad
 from fairchem.core.datasets.embeddings import ATOMIC_RADII, CONTINUOUS_EMBEDDINGS
-from fairchem.core.models.base import GraphData, GraphModelMixin
+from fairchem.core.models.base import GraphModelMixin
 from fairchem.core.models.utils.activations import Act
 from fairchem.core.models.utils.basis import Basis
 from torch import Tensor, nn
 
 from ocp_dc import activations
-from ocp_dc.edges import EdgesMixin
+from ocp_dc.edges import EdgesMixin, Graph
 from ocp_dc.errors import InputError
+from ocp_dc.models.closed_forms import BatchNorm1d, silu
 from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing
 from ocp_dc.models.forces import negative_gradient
 from ocp_dc.models.variants import Variant, check_choice
@@ -31,6 +32,13 @@ SPHERICAL_BASES = {
 BASES = ("powersine", "powercosine", "fouriersine", "gauss", "linact", "raw", "rawcat", *SPHERICAL_BASES)
 SMALLEST_DISTANCE = 1e-3
 NUM_ELEMENTS = 101
+
+
+class Activation(Act):
+    """fairchem's, with the derivatives of its swish in closed form."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return silu(x) if self.act == "swish" else super().forward(x)
 
 
 class InteractionBlock(nn.Module):
@@ -71,7 +79,7 @@ class InteractionBlock(nn.Module):
 
         edge_layers = [nn.Linear(sum(self.edge_inputs), hidden_channels)]
         for _ in range(depth_mlp_edge):
-            edge_layers += [Act(activation_str), nn.Linear(hidden_channels, hidden_channels)]
+            edge_layers += [Activation(activation_str), nn.Linear(hidden_channels, hidden_channels)]
         self.mlp_edge = nn.Sequential(*edge_layers, *_norm_if(depth_mlp_edge == 0, hidden_channels))
 
         self.lin = None if ablation == "nofilter" else nn.Linear(hidden_channels, hidden_channels)
@@ -79,8 +87,8 @@ class InteractionBlock(nn.Module):
         node_layers = [nn.Linear(hidden_channels, hidden_channels)]
         for _ in range(depth_mlp_node):
             node_layers += [
-                nn.BatchNorm1d(hidden_channels),
-                Act(activation_str),
+                BatchNorm1d(hidden_channels),
+                Activation(activation_str),
                 nn.Linear(hidden_channels, hidden_channels),
             ]
         self.mlp_trans = nn.Sequential(*node_layers, *_norm_if(depth_mlp_node == 0, hidden_channels))
@@ -138,7 +146,7 @@ class ForceDecoder(nn.Module):
         check_choice("ForceNet", "decoder_type", decoder_type, ("mlp", "linear"))
         hidden = []
         if decoder_type == "mlp":
-            hidden = [nn.Linear(channels, channels), nn.BatchNorm1d(channels), Act(decoder_activation_str)]
+            hidden = [nn.Linear(channels, channels), BatchNorm1d(channels), Activation(decoder_activation_str)]
         self.decoder = nn.Sequential(*hidden, nn.Linear(channels, 3))
         _reset_linear_layers(self)
 
@@ -192,6 +200,8 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
         InputError: an unknown ``feat``, ``basis``, ``ablation``, ``decoder_type`` or activation, or no spherical
             harmonics below ``max_n``.
     """
+
+    supports_fixed_edges: ClassVar = True
 
     def __init__(
         self,
@@ -265,7 +275,7 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
             for _ in range(num_interactions)
         )
         self.lin = nn.Linear(hidden_channels, decoder_hidden_channels)
-        self.activation = Act(activation_str)
+        self.activation = Activation(activation_str)
         self.decoder = ForceDecoder(decoder_type, decoder_activation_str, decoder_hidden_channels)
         # distributed training refuses parameters that get no gradient
         self.decoder.requires_grad_(regress_forces and direct_forces)
@@ -287,7 +297,9 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
     def _forward(self, data) -> tuple[Tensor, Tensor]:
         graph = self.generate_graph(data)
         edge_attr = self._edge_attributes(graph)
-        edge_weight = torch.cos(0.5 * math.pi * graph.edge_distance / self.cutoff)
+        edge_weight = torch.cos((0.5 * math.pi / self.cutoff) * graph.edge_distance)
+        if graph.within is not None:
+            edge_weight = edge_weight * graph.within
 
         elements = graph.atomic_numbers_full
         h = self.embedding(elements if self.feat == "simple" else self.atom_map[elements])
@@ -298,7 +310,7 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
         total = h.new_zeros(len(data.natoms), h.shape[1]).index_add(0, graph.batch_full, h)
         return self.energy_mlp(total), h
 
-    def _edge_attributes(self, graph: GraphData) -> Tensor:
+    def _edge_attributes(self, graph: Graph) -> Tensor:
         distance = graph.edge_distance
         distances = distance[:, None]
         if self.ablation != "nodistlist":
@@ -371,7 +383,7 @@ class ForceNetIReLU(Variant, ForceNet):
 
 
 def _norm_if(needed: bool, channels: int) -> list[nn.Module]:
-    return [nn.BatchNorm1d(channels)] if needed else []
+    return [BatchNorm1d(channels)] if needed else []
 
 
 def _reset_linear_layers(module: nn.Module) -> None:

@@ -286,7 +286,7 @@ def test_original_is_forcenet():
 def test_replacing_by_position_ends_node_mlps_with_the_activation():
     model = FORCENET.build("irelu_by_position")
     for block in model.interactions:
-        assert [type(layer).__name__ for layer in block.mlp_trans] == ["Linear", "Removed", "Act", "IReLU"]
+        assert [type(layer).__name__ for layer in block.mlp_trans] == ["Linear", "Removed", "Activation", "IReLU"]
         assert [type(layer).__name__ for layer in block.mlp_edge] == ["Linear", "IReLU", "Linear", "IReLU", "Linear"]
     assert isinstance(model.activation, IReLU)
     assert len(model.replaced_activations) == FORCENET.settings["num_interactions"] * 3 + 1

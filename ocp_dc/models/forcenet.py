@@ -18,7 +18,7 @@ from ocp_dc import activations
 from ocp_dc.edges import EdgesMixin, Graph
 from ocp_dc.errors import InputError
 from ocp_dc.models.closed_forms import BatchNorm1d, silu
-from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing
+from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing, ReversibleGaussians
 from ocp_dc.models.forces import negative_gradient
 from ocp_dc.models.variants import Variant, check_choice
 from ocp_dc.transforms import ReplacedSite
@@ -98,35 +98,36 @@ class InteractionBlock(nn.Module):
         if ablation != "noself":
             self.center_W = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, hidden_channels)))
 
-    def forward(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor, edge_weight: Tensor) -> Tensor:
+    def edge_layer(self) -> tuple[Tensor, Tensor]:
+        """What the first layer of F does to the edges: the product with (D, H), and plus (H,).
+
+        ``lin_basis``, which nothing separates from that layer, is multiplied into it.
+        """
+        first = self.mlp_edge[0]
+        from_edge = first.weight.narrow(1, 0, self.edge_inputs[0]).T
+        if self.lin_basis is None:
+            return from_edge, first.bias
+        return self.lin_basis.weight.T @ from_edge, torch.addmv(first.bias, from_edge.T, self.lin_basis.bias)
+
+    def forward(self, h: Tensor, edge_index: Tensor, of_edges: Tensor, edge_weight: Tensor) -> Tensor:
         """The update (N, H) of node states ``h`` (N, H).
 
         Args:
             edge_index: (2, E), rows sender j and receiver i.
-            edge_attr: (E, D) basis functions of the edges.
-            edge_weight: (E,) w.
+            of_edges: (E, H), :meth:`edge_layer` of the edges' basis functions.
+            edge_weight: (E, 1) w.
         """
         sender, receiver = edge_index
-        filters = self.mlp_edge[1:](self._first_edge_layer(h, edge_index, edge_attr)) * edge_weight[:, None]
+        # the first layer of the concatenated inputs, one input at a time: products with h are per atom, not per edge
+        _, *from_atoms = self.mlp_edge[0].weight.split(self.edge_inputs, dim=1)
+        for atoms, weight in zip(edge_index, from_atoms, strict=False):
+            of_edges = of_edges + (h @ weight.T).index_select(0, atoms)
+        filters = self.mlp_edge[1:](of_edges) * edge_weight
         if self.ablation == "nofilter":
             return self.mlp_trans(self.center_W.expand_as(h).index_add(0, receiver, filters))
         h = self.lin(h)
         own = torch.zeros_like(h) if self.center_W is None else self.center_W * h
         return self.mlp_trans(own.index_add(0, receiver, h.index_select(0, sender) * filters))
-
-    def _first_edge_layer(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        # mlp_edge[0] of the concatenated inputs, one input at a time: the products with h are then per atom, not per
-        # edge, and lin_basis, which nothing separates from it, is multiplied into it.
-        layer = self.mlp_edge[0]
-        from_edge, *from_atoms = layer.weight.split(self.edge_inputs, dim=1)
-        bias = layer.bias
-        if self.lin_basis is not None:
-            bias = bias + from_edge @ self.lin_basis.bias
-            from_edge = from_edge @ self.lin_basis.weight
-        out = nn.functional.linear(edge_attr, from_edge, bias)
-        for atoms, weight in zip(edge_index, from_atoms, strict=False):
-            out = out + (h @ weight.T).index_select(0, atoms)
-        return out
 
 
 class ForceDecoder(nn.Module):
@@ -262,6 +263,12 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
         num_edge_features = 4 if ablation in ("nodistlist", "onlydist") else 7
         self.basis_fun = Basis(num_edge_features, num_freqs, edge_basis, activation_str, sph=self.spherical)
 
+        self.both_directions = None
+        if edge_basis == "gauss":
+            directions = [] if ablation == "onlydist" else [0, 1, 2]
+            distances = [0] if ablation == "nodistlist" else [0, 2, 1, 3]
+            reverse = directions + [len(directions) + distance for distance in distances]
+            self.both_directions = ReversibleGaussians(reverse, len(directions), num_freqs)
         self.interactions = nn.ModuleList(
             InteractionBlock(
                 hidden_channels,
@@ -295,39 +302,59 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
 
     @conditional_grad(torch.enable_grad())
     def _forward(self, data) -> tuple[Tensor, Tensor]:
-        graph = self.generate_graph(data)
-        edge_attr = self._edge_attributes(graph)
+        graph, paired = self.generate_pairs(data) if self.both_directions else (self.generate_graph(data), False)
+        of_edges = self._edge_layers(graph, paired)
+        edge_index = graph.edge_index
         edge_weight = torch.cos((0.5 * math.pi / self.cutoff) * graph.edge_distance)
         if graph.within is not None:
             edge_weight = edge_weight * graph.within
+        if paired:
+            edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+            edge_weight = torch.cat([edge_weight, edge_weight])
+        edge_weight = edge_weight.unsqueeze(1)
 
         elements = graph.atomic_numbers_full
         h = self.embedding(elements if self.feat == "simple" else self.atom_map[elements])
-        for interaction in self.interactions:
-            h = h + interaction(h, graph.edge_index, edge_attr, edge_weight)
+        for interaction, of_edge in zip(self.interactions, of_edges, strict=True):
+            h = h + interaction(h, edge_index, of_edge, edge_weight)
         h = self.activation(self.lin(h))
 
         total = h.new_zeros(len(data.natoms), h.shape[1]).index_add(0, graph.batch_full, h)
         return self.energy_mlp(total), h
 
+    def _edge_layers(self, graph: Graph, paired: bool) -> tuple[Tensor, ...]:
+        """The edge layers of all interactions, in one product; with ``paired``, of the edges and then their reverses."""
+        weights, biases = zip(*(interaction.edge_layer() for interaction in self.interactions), strict=True)
+        weight, bias = torch.cat(weights, dim=1), torch.cat(biases)
+        if paired:
+            out = self.both_directions(self._edge_features(graph), self.basis_fun.smearing, weight, bias)
+        else:
+            out = torch.addmm(bias, self._edge_attributes(graph), weight)
+        return out.chunk(len(weights), dim=1)
+
     def _edge_attributes(self, graph: Graph) -> Tensor:
-        distance = graph.edge_distance
-        distances = distance[:, None]
+        """(E, D) basis functions."""
+        features = self._edge_features(graph)
+        if self.spherical is None:
+            return self.basis_fun(features)
+        return self.basis_fun(features, self.spherical(features.narrow(1, 0, 3)))
+
+    def _edge_features(self, graph: Graph) -> Tensor:
+        """Directions and, in units of the cutoff, distances: what the basis functions are of."""
+        distance = graph.edge_distance.unsqueeze(1)
+        distances = distance
         if self.ablation != "nodistlist":
             sender_radius, receiver_radius = self.atom_radii[graph.atomic_numbers_full][graph.edge_index]
-            less = [torch.zeros_like(distance), sender_radius, receiver_radius, sender_radius + receiver_radius]
+            less = [torch.zeros_like(sender_radius), sender_radius, receiver_radius, sender_radius + receiver_radius]
             distances = distances - torch.stack(less, dim=1)
         distances = (distances / self.cutoff).clamp(min=SMALLEST_DISTANCE)
         if self.ablation == "onlydist":
-            return self.basis_fun(distances)
-
-        direction = graph.edge_distance_vec / distance[:, None]
-        if self.spherical is not None:
-            return self.basis_fun(torch.cat([direction, distances], dim=1), self.spherical(direction))
+            return distances
+        direction = graph.edge_distance_vec / distance
         if self.edge_basis == "gauss":
             # the Gaussians are centred on [0, 1]
             direction = (direction + 1) / 2
-        return self.basis_fun(torch.cat([direction, distances], dim=1))
+        return torch.cat([direction, distances], dim=1)
 
 
 @registry.register_model("forcenet_irelu")

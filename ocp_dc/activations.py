@@ -255,14 +255,15 @@ def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
 
 
 @register_activation("shifted_softplus")
-class ShiftedSoftplus(nn.Module):
-    """log(1 + eˣ) − ln 2, SchNet's activation; any shape; 0 at x = 0, → x − ln 2 for x → ∞, → −ln 2 for x → −∞."""
+class ShiftedSoftplus(IntegratedActivation):
+    """∫₀ˣ σ(t) dt = log(1 + eˣ) − ln 2, SchNet's activation; any shape; x − ln 2 for x → ∞, −ln 2 for x → −∞."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    formula = "log(1 + exp(x)) - ln 2"
+    base = staticmethod(torch.sigmoid)
+
+    @staticmethod
+    def integral(x: Tensor) -> Tensor:
         return F.softplus(x) - _LN2
-
-    def extra_repr(self) -> str:
-        return "log(1 + exp(x)) - ln 2"
 
 
 _FACTORIES |= {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}

@@ -301,7 +301,7 @@ class EdgesMixin:
 
     def _fixed_graph(self, data, edge_index: Tensor) -> Graph:
         sender, receiver = edge_index
-        vectors = data.pos[sender] - data.pos[receiver]
+        vectors = data.pos.index_select(0, sender) - data.pos.index_select(0, receiver)
         nowhere = torch.zeros_like(vectors)
         return Graph(
             edge_index=edge_index,

@@ -36,3 +36,7 @@ class TrainingDivergedError(DivergedError):
             "A lower learning rate, optim.clip_grad_norm or task.label_rescaling may help.",
             step,
         )
+
+
+class TraceMismatchError(RuntimeError):
+    """A step that is replayed from a trace differs from the usual one; the message says in what."""

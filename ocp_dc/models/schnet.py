@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from fairchem.core.common.registry import registry
 from fairchem.core.models.schnet import SchNetWrap
 from torch import Tensor
 
+from ocp_dc.activations import ORIGINAL
 from ocp_dc.edges import EdgesMixin, Graph
 from ocp_dc.models.forces import GradientForces
+from ocp_dc.models.gaussians import gaussians
 from ocp_dc.models.variants import MOLECULE_EDGES, Variant
+from ocp_dc.transforms import replace_activations
 
 
 @registry.register_model("schnet_irelu")
@@ -31,32 +34,38 @@ class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
     without_normalization: ClassVar = "SchNet"
     supports_fixed_edges: ClassVar = True
 
+    def __init__(self, activation: str = "irelu", **settings: Any) -> None:
+        super().__init__(activation=activation, **settings)
+        if activation == ORIGINAL:
+            # the same function, of which second derivatives take fewer operations
+            replace_activations(self, "shifted_softplus")
+
     def _forward(self, data) -> Tensor:
         graph, paired = self.generate_pairs(data)
-        h = self.embedding(graph.atomic_numbers_full)
+        h = self.embedding.weight.index_select(0, graph.atomic_numbers_full)
         if paired:
             h = self._interact_in_pairs(h, graph)
         else:
             edge_attr = self.distance_expansion(graph.edge_distance)
             for interaction in self.interactions:
                 h = h + interaction(h, graph.edge_index, graph.edge_distance, edge_attr)
-        atom_energy = self.lin2(self.act(self.lin1(h)))[:, 0]
+        atom_energy = self.lin2(self.act(self.lin1(h))).squeeze(1)
 
         energy = atom_energy.new_zeros(len(data.natoms))
-        return energy.scatter_reduce(0, graph.batch_full, atom_energy, self.reduce, include_self=False)[:, None]
+        return energy.scatter_reduce(0, graph.batch_full, atom_energy, self.reduce, include_self=False).unsqueeze(1)
 
     def _interact_in_pairs(self, h: Tensor, graph: Graph) -> Tensor:
         """What the interaction blocks do, with one evaluation of the filter networks for both directions of a pair."""
         first, second = graph.edge_index
-        senders, receivers = torch.cat([first, second]), torch.cat([second, first])
-        expansion = self.distance_expansion(graph.edge_distance)
+        expansion = gaussians(graph.edge_distance, self.distance_expansion.offset, self.distance_expansion.coeff)
         envelope = 0.5 * (torch.cos(graph.edge_distance * (math.pi / self.cutoff)) + 1)
         if graph.within is not None:
             envelope = envelope * graph.within
+        envelope = envelope.unsqueeze(1)
         for block in self.interactions:
-            filters = block.mlp(expansion) * envelope[:, None]
+            filters = block.mlp(expansion) * envelope
             x = block.conv.lin1(h)
-            messages = x.index_select(0, senders).unflatten(0, (2, -1)) * filters
-            x = torch.zeros_like(x).index_add(0, receivers, messages.flatten(0, 1))
-            h = h + block.lin(block.act(block.conv.lin2(x)))
+            received = torch.zeros_like(x).index_add(0, second, x.index_select(0, first) * filters)
+            received = received.index_add(0, first, x.index_select(0, second) * filters)
+            h = h + block.lin(block.act(block.conv.lin2(received)))
         return h

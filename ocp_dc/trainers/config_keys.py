@@ -13,6 +13,7 @@ from fairchem.core.common.registry import registry
 from ocp_dc.activations import ORIGINAL, activation
 from ocp_dc.errors import InputError
 from ocp_dc.trainers.labels import each_source
+from ocp_dc.trainers.traced_step import MODES
 
 # what a config file has, and what fairchem's flags add to it
 SECTIONS = (
@@ -31,6 +32,7 @@ OPTIM = (
     {"batch_size", "eval_batch_size", "load_balancing", "load_balancing_on_error", "num_workers"}
     | {"optimizer", "optimizer_params", "weight_decay", "clip_grad_norm", "ema_decay"}
     | {"lr_initial", "lr_gamma", "lr_milestones", "scheduler", "warmup_factor", "warmup_steps"}
+    | {"step"}
     | {"max_epochs", "eval_every", "checkpoint_every", "load_datasets_and_model_then_exit"}
 )
 OUTPUT = {"decomposition", "irrep_dim", "level", "parent", "prediction_dtype", "property", "shape"} | {
@@ -60,6 +62,8 @@ def check_trainer_config(
     """
     _check_keys("task", task, TASK)
     _check_keys("optim", optim, OPTIM | _scheduler_keys(optim.get("scheduler")))
+    if optim.get("step", "auto") not in MODES:
+        raise InputError(f"optim.step is {optim['step']!r}; choose {', '.join(MODES)}")
     _check_model(model)
     for name, settings in outputs.items():
         _check_keys(f"outputs.{name}", settings, OUTPUT)

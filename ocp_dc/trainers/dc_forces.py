@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -12,13 +13,14 @@ from typing import Any
 import torch
 from fairchem.core.common import distutils
 from fairchem.core.common.registry import registry
+from fairchem.core.modules.evaluator import Evaluator
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
 import ocp_dc
@@ -39,6 +41,7 @@ from ocp_dc.trainers.config_keys import check_trainer_config
 from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels, float64_normalizer
 from ocp_dc.trainers.losses import Loss
 from ocp_dc.trainers.metrics_log import MetricsLog
+from ocp_dc.trainers.traced_step import TARGETS, WORTH_TRACING, Step, TracedStep
 from ocp_dc.trainers.unshown_steps import UnshownSteps, structure_names
 
 SHOWN_METRICS = ("loss", "energy_mae", "forces_mae")
@@ -88,6 +91,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         self.reference_energy = parse_reference_energy(task.get("reference_energy"))
         self.last_checkpoint: str | None = None
         self.unshown: UnshownSteps | None = None
+        self.traced_step: TracedStep | None = None
         # SchNet's narrow Gaussians are mostly denormal numbers, which CPUs multiply ten times slower.
         torch.set_flush_denormal(True)
         keep_freed_memory()
@@ -173,6 +177,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         require_same_model(checkpoint_path, checkpoint, self.config["model"], self.model)
         require_same_labels(checkpoint_path, checkpoint, self.config["task"])
         require_same_units(checkpoint_path, checkpoint, self.data_units)
+        self.traced_step = None
         self.config["labels"] = checkpoint["config"].get("labels")
         for target, state in checkpoint["normalizers"].items():
             self.normalizers[target] = float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
@@ -231,6 +236,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         )
 
         total = optim["max_epochs"] * epoch_steps
+        self.traced_step = self.traced_step or self._choose_step(total)
+        self.validated = False
         saved_step = self.step
         hidden = not distutils.is_master()
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=hidden)
@@ -256,16 +263,43 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         return self.model.no_sync() if alone else nullcontext()
 
     def _train_step(self, batch: Batch, bar: tqdm) -> None:
-        self.model.train()
-        with torch.autocast("cuda", enabled=self.scaler is not None):
-            out = self._forward(batch)
-            loss = self._compute_loss(out, batch)
-        self.unshown.add(self.step, batch, out, loss)
+        if not self.model.training:
+            self.model.train()
+        step = self.traced_step(batch) if self.traced_step else self._eager_step(batch)
+        self.unshown.add(self.step, batch, step.out, step.loss)
         self._require_finite_on_cpu()
-        self._backward(self.scaler.scale(loss) if self.scaler else loss)
+        self._backward(self.scaler.scale(step.loss) if self.scaler else step)
         self._log_training(bar)
         if self.scheduler.scheduler_type != "ReduceLROnPlateau":
             self.scheduler.step()
+
+    def _eager_step(self, batch: Batch) -> Step:
+        with torch.autocast("cuda", enabled=self.scaler is not None):
+            out = self._forward(batch)
+            return Step(out, self._compute_loss(out, batch))
+
+    def _choose_step(self, steps: int) -> TracedStep | None:
+        """What ``optim.step`` says of a run of so many steps; None for the eager one."""
+        mode = self.config["optim"].get("step", "auto")
+        on_cpu = self.device.type == "cpu"
+        if mode == "cuda_graph" and on_cpu:
+            raise InputError("optim.step is cuda_graph, and training is on the CPU: choose auto, traced or eager")
+        reason = self._against_tracing() or (mode == "auto" and steps < WORTH_TRACING and f"it has only {steps} steps")
+        if mode == "eager" or reason:
+            if mode != "eager":
+                logging.info(f"the run trains eagerly (optim.step: {mode}): {reason}")
+            return None
+        captured = mode == "cuda_graph" or (mode == "auto" and not on_cpu)
+        return TracedStep(self._unwrapped_model, self._eager_step, self._compute_loss, captured)
+
+    def _against_tracing(self) -> str | None:
+        if self.scaler is not None:
+            return "amp chooses precisions as it runs"
+        if distutils.get_world_size() > 1:
+            return "its processes exchange gradients"
+        if self.output_targets.keys() != set(TARGETS):
+            return f"it has other outputs than {' and '.join(TARGETS)}"
+        return None
 
     def _log_training(self, bar: tqdm) -> None:
         """Every ``print_every`` steps, means over these."""
@@ -283,6 +317,9 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     def _validate_and_keep_best(self, primary_metric: str, disable_tqdm: bool) -> None:
         self._require_finite()
         val_metrics = self.validate(split="val", disable_tqdm=disable_tqdm)
+        if self.traced_step and not self.validated:
+            self.traced_step.compare_again()
+        self.validated = True
         self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_tqdm)
         if self.scheduler.scheduler_type == "ReduceLROnPlateau":
             self.scheduler.step(metrics=val_metrics[primary_metric]["metric"])
@@ -331,6 +368,19 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         # Labels that are float64 (energies) keep their precision until they are rescaled.
         same_dtype = {target: value.to(batch[target].dtype) for target, value in out.items()}
         return super()._compute_loss(same_dtype, batch)
+
+    def _compute_metrics(self, out: dict[str, Tensor], batch: Data, evaluator: Evaluator, metrics: dict | None) -> dict:
+        """fairchem's, without its loop over the structures of the batch."""
+        free = batch.fixed == 0
+        natoms = torch.zeros_like(batch.natoms).index_add(0, batch.batch, free.to(batch.natoms.dtype))
+        others = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        predictions, labels = {**others, "natoms": natoms}, {**others, "natoms": natoms}
+        for name, target in self.output_targets.items():
+            predictions[name], labels[name] = self._denorm_preds(name, out[name], batch), batch[name]
+            if target["level"] == "atom" and target["eval_on_free_atoms"]:
+                predictions[name], labels[name] = predictions[name][free], labels[name][free]
+            labels[name] = labels[name].view(len(predictions[name]), -1)
+        return evaluator.eval(predictions, labels, prev_metrics=metrics)
 
     def _denorm_preds(self, target_key: str, prediction: Tensor, batch: Batch) -> Tensor:
         return super()._denorm_preds(target_key, prediction.double(), batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,10 @@ class _Step:
     identifiers: dict[str, Tensor | list]
     out: dict[str, Tensor]
     loss: Tensor
-    gradient_norm: Tensor | None = None
+    overflow: Tensor | None = None
+
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss.item()) and (self.overflow is None or not self.overflow.item())
 
     def fault(self) -> str | None:
         """What was not finite first."""
@@ -31,7 +35,7 @@ class _Step:
             return "prediction"
         if not bool(self.loss.isfinite()):
             return "loss"
-        return None if self.gradient_norm is None or bool(self.gradient_norm.isfinite()) else "gradient"
+        return "gradient" if self.overflow is not None and bool(self.overflow) else None
 
 
 class UnshownSteps:
@@ -69,15 +73,16 @@ class UnshownSteps:
     def add_gradients(self, gradients: list[Tensor]) -> None:
         """Those of the step that was added last."""
         step = self._held[-1]
-        step.gradient_norm = torch.stack(torch._foreach_norm(gradients)).sum()
+        step.overflow = torch.zeros(1, device=step.loss.device)
+        # the one operation that looks at many tensors at once; it multiplies them by 1
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, step.overflow, torch.ones_like(step.overflow))
         if step not in self._unchecked:
             self._unchecked.append(step)
 
     def first_not_finite(self) -> tuple[str, int, list[str]] | None:
         """Since this was last asked: what was not finite, at which step, and the names of its structures."""
         steps, self._unchecked = self._unchecked, []
-        numbers = [number for step in steps for number in (step.loss, step.gradient_norm) if number is not None]
-        if not numbers or bool(torch.stack([number.double() for number in numbers]).isfinite().all()):
+        if all(step.is_finite() for step in steps):
             return None
         return next((what, step.number, structure_names(step.identifiers)) for step in steps if (what := step.fault()))
 

@@ -1,0 +1,82 @@
+"""The step of SchNet captured in a CUDA graph, against the eager one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_models import SCHNET
+from test_properties import assert_close
+from test_traced_step import conformations, trainer_of
+from test_training import interrupt_after, load, only_checkpoint, read_log, train, weights
+
+from ocp_dc.trainers.traced_step import ReplayedStep, Step, TracedStep
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+CAPTURED, EAGER = "--optim.step=cuda_graph", "--optim.step=eager"
+
+
+def steps_on_gpu(model):
+    """The captured step of a model, and the usual one."""
+    trainer = trainer_of()
+
+    def usual(batch):
+        out = model(batch.to("cuda"))
+        return Step(out, trainer._compute_loss(out, batch))
+
+    return TracedStep(model.train(), usual, trainer._compute_loss, captured=True), usual
+
+
+# float32 rounds in another order: to 1e-4 of the largest value
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["64", "32"])
+@pytest.mark.parametrize("activation", ["original", "irelu"])
+def test_fifty_steps_as_the_eager_ones(activation, dtype, rtol):
+    captured, eager = (SCHNET.build(activation).to("cuda", dtype) for _ in range(2))
+    step, _ = steps_on_gpu(captured)
+    _, usual = steps_on_gpu(eager)
+    optimizers = [torch.optim.Adam(model.parameters(), lr=1e-3, fused=True) for model in (captured, eager)]
+    for number in range(50):
+        replayed, expected = (
+            step(conformations(4 - number % 2, dtype, number)),
+            usual(conformations(4 - number % 2, dtype, number)),
+        )
+        assert isinstance(replayed, ReplayedStep)
+        for optimizer, each in zip(optimizers, (replayed, expected), strict=True):
+            optimizer.zero_grad()
+            each.backward()
+            optimizer.step()
+        # what is held of a step is not overwritten by the next
+        assert replayed.out["energy"].data_ptr() not in {value.data_ptr() for value in replayed.gradients.values()}
+        assert_close(replayed.loss, expected.loss.detach(), 10 * rtol)
+    for name, parameter in captured.named_parameters():
+        assert_close(parameter.detach(), eager.get_parameter(name).detach(), 10 * rtol)
+
+
+def test_outputs_outlive_the_next_replay():
+    step, _ = steps_on_gpu(SCHNET.build().to("cuda"))
+    first = step(conformations(3))
+    kept = first.out["forces"].clone()
+    step(conformations(3, seed=1))
+    assert torch.equal(first.out["forces"], kept)
+
+
+def test_a_run_learns_the_same(train_arguments, tmp_path):
+    eager, captured = tmp_path / "eager", tmp_path / "captured"
+    settings = ("--optim.max_epochs=3", "--optim.batch_size=30", "--optim.clip_grad_norm=0.1")
+    train(train_arguments("schnet_dc", *settings, EAGER, run_dir=eager))
+    train(train_arguments("schnet_dc", *settings, CAPTURED, run_dir=captured))
+    losses = [[record["loss"] for record in read_log(run, "train")] for run in (eager, captured)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_a_run_continues(train_arguments, tmp_path):
+    """To rounding: sums over edges are in any order on a GPU."""
+    settings = ("--optim.max_epochs=3", "--optim.checkpoint_every=4", CAPTURED)
+    whole, part, rest = tmp_path / "whole", tmp_path / "part", tmp_path / "rest"
+    train(train_arguments("schnet_dc", *settings, run_dir=whole))
+    interrupt_after(9, lambda: train(train_arguments("schnet_dc", *settings, run_dir=part)))
+    checkpoint = only_checkpoint(part)
+    assert load(checkpoint)["step"] == 8
+    train(train_arguments("schnet_dc", *settings, "--checkpoint", str(checkpoint), run_dir=rest))
+    for name, weight in weights(only_checkpoint(whole)).items():
+        torch.testing.assert_close(weights(only_checkpoint(rest))[name], weight, rtol=1e-4, atol=1e-6)

@@ -15,6 +15,7 @@ from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.models.closed_forms import BatchNorm1d, gated_softplus
 from ocp_dc.models.forces import GradientForces
+from ocp_dc.models.gaussians import gaussians
 from ocp_dc.models.variants import Variant, check_choice
 
 EMBEDDINGS = {"khot": KHOT_EMBEDDINGS, "qmof": QMOF_KHOT_EMBEDDINGS}
@@ -58,7 +59,10 @@ class CGCNNConv(nn.Module):
         from_receiver, from_sender, from_edge = self.lin1.weight.split(self.inputs, dim=1)
         of_atoms = (x @ from_receiver.T).index_select(0, receiver) + (x @ from_sender.T).index_select(0, sender)
         of_edges = nn.functional.linear(edge_attr, from_edge, self.lin1.bias)
-        z = (of_atoms.unflatten(0, (-1, len(of_edges))) + of_edges).flatten(0, 1) if len(of_edges) else of_atoms
+        if len(of_edges) < len(receiver):
+            z = (of_atoms.unflatten(0, (2, -1)) + of_edges).flatten(0, 1)
+        else:
+            z = of_atoms + of_edges
         messages = self._gate(self.bn1(z))
         if within is not None:
             messages = messages * within
@@ -138,7 +142,7 @@ class CGCNN(GradientForces, EdgesMixin, nn.Module, GraphModelMixin):
             edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
         if within is not None:
             within = torch.cat([within, within]).unsqueeze(1)
-        edge_attr = self.distance_expansion(graph.edge_distance)
+        edge_attr = gaussians(graph.edge_distance, self.distance_expansion.offset, self.distance_expansion.coeff)
 
         x = self.embedding_fc(self.embedding.index_select(0, graph.atomic_numbers_full - 1))
         for conv in self.convs:

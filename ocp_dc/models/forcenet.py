@@ -98,30 +98,33 @@ class InteractionBlock(nn.Module):
         if ablation != "noself":
             self.center_W = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, hidden_channels)))
 
-    def edge_layer(self) -> tuple[Tensor, Tensor]:
-        """What the first layer of F does to the edges: the product with (D, H), and plus (H,).
+    def first_edge_layer(self) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The first layer of F, one input at a time: what it does to edges is apart, and products with h are per atom.
 
-        ``lin_basis``, which nothing separates from that layer, is multiplied into it.
+        Returns:
+            the factor (D, H) of an edge's basis functions, into which ``lin_basis``, which nothing separates from that
+            layer, is multiplied; the constant (H,); and the factors (H, H) of h_j and h_i, unless they are left out.
         """
-        first = self.mlp_edge[0]
-        from_edge = first.weight.narrow(1, 0, self.edge_inputs[0]).T
+        layer = self.mlp_edge[0]
+        of_edges, *of_atoms = (weight.T for weight in layer.weight.split(self.edge_inputs, dim=1))
         if self.lin_basis is None:
-            return from_edge, first.bias
-        return self.lin_basis.weight.T @ from_edge, torch.addmv(first.bias, from_edge.T, self.lin_basis.bias)
+            return of_edges, layer.bias, (*of_atoms,)
+        return self.lin_basis.weight.T @ of_edges, layer.bias + self.lin_basis.bias @ of_edges, (*of_atoms,)
 
-    def forward(self, h: Tensor, edge_index: Tensor, of_edges: Tensor, edge_weight: Tensor) -> Tensor:
+    def forward(
+        self, h: Tensor, edge_index: Tensor, of_edges: Tensor, of_atoms: tuple[Tensor, ...], edge_weight: Tensor
+    ) -> Tensor:
         """The update (N, H) of node states ``h`` (N, H).
 
         Args:
             edge_index: (2, E), rows sender j and receiver i.
-            of_edges: (E, H), :meth:`edge_layer` of the edges' basis functions.
+            of_edges: (E, H), the first layer of F as far as it is of the edges alone.
+            of_atoms: its factors of h_j and h_i.
             edge_weight: (E, 1) w.
         """
         sender, receiver = edge_index
-        # the first layer of the concatenated inputs, one input at a time: products with h are per atom, not per edge
-        _, *from_atoms = self.mlp_edge[0].weight.split(self.edge_inputs, dim=1)
-        for atoms, weight in zip(edge_index, from_atoms, strict=False):
-            of_edges = of_edges + (h @ weight.T).index_select(0, atoms)
+        for atoms, factor in zip(edge_index, of_atoms, strict=False):
+            of_edges = of_edges + (h @ factor).index_select(0, atoms)
         filters = self.mlp_edge[1:](of_edges) * edge_weight
         if self.ablation == "nofilter":
             return self.mlp_trans(self.center_W.expand_as(h).index_add(0, receiver, filters))
@@ -303,7 +306,8 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
     @conditional_grad(torch.enable_grad())
     def _forward(self, data) -> tuple[Tensor, Tensor]:
         graph, paired = self.generate_pairs(data) if self.both_directions else (self.generate_graph(data), False)
-        of_edges = self._edge_layers(graph, paired)
+        factors, constants, of_atoms = zip(*(block.first_edge_layer() for block in self.interactions), strict=True)
+        of_edges = self._of_edges(graph, paired, torch.cat(factors, dim=1), torch.cat(constants))
         edge_index = graph.edge_index
         edge_weight = torch.cos((0.5 * math.pi / self.cutoff) * graph.edge_distance)
         if graph.within is not None:
@@ -315,22 +319,18 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
 
         elements = graph.atomic_numbers_full
         h = self.embedding(elements if self.feat == "simple" else self.atom_map[elements])
-        for interaction, of_edge in zip(self.interactions, of_edges, strict=True):
-            h = h + interaction(h, edge_index, of_edge, edge_weight)
+        for block, *first_layer in zip(self.interactions, of_edges.chunk(len(factors), 1), of_atoms, strict=True):
+            h = h + block(h, edge_index, *first_layer, edge_weight)
         h = self.activation(self.lin(h))
 
         total = h.new_zeros(len(data.natoms), h.shape[1]).index_add(0, graph.batch_full, h)
         return self.energy_mlp(total), h
 
-    def _edge_layers(self, graph: Graph, paired: bool) -> tuple[Tensor, ...]:
-        """The edge layers of all interactions, in one product; with ``paired``, of the edges and then their reverses."""
-        weights, biases = zip(*(interaction.edge_layer() for interaction in self.interactions), strict=True)
-        weight, bias = torch.cat(weights, dim=1), torch.cat(biases)
+    def _of_edges(self, graph: Graph, paired: bool, factor: Tensor, constant: Tensor) -> Tensor:
+        """Basis functions times ``factor`` (D, O) plus ``constant``; with ``paired``, of both directions."""
         if paired:
-            out = self.both_directions(self._edge_features(graph), self.basis_fun.smearing, weight, bias)
-        else:
-            out = torch.addmm(bias, self._edge_attributes(graph), weight)
-        return out.chunk(len(weights), dim=1)
+            return self.both_directions(self._edge_features(graph), self.basis_fun.smearing, factor, constant)
+        return torch.addmm(constant, self._edge_attributes(graph), factor)
 
     def _edge_attributes(self, graph: Graph) -> Tensor:
         """(E, D) basis functions."""

@@ -13,6 +13,8 @@ import torch
 from fairchem.core.models.utils.basis import GaussianSmearing, SphericalSmearing
 from torch import Tensor, nn
 
+from ocp_dc.models.gaussians import exponential
+
 
 class DifferentiableSphericalSmearing(SphericalSmearing):
     r"""fairchem's ``SphericalSmearing``, in the input's precision and differentiable any number of times.
@@ -99,7 +101,7 @@ class ReversibleGaussians(nn.Module):
             bias: (O,).
         """
         centres = smearing.offset.index_select(1, self.order).T
-        gaussians = torch.exp(smearing.coeff * (x.T.index_select(0, self.feature) - centres).square())
+        gaussians = exponential(smearing.coeff * (x.T.index_select(0, self.feature) - centres).square())
         even, odd = self._even_and_odd(gaussians)
         even_weight, odd_weight = self._even_and_odd(weight.index_select(0, self.order), 0.5)
         of_even, of_odd = torch.addmm(bias, even.T, even_weight), odd.T @ odd_weight

@@ -38,6 +38,24 @@ def energies_forces_gradients(model, batch):
     return {**out, **dict(zip(trained, gradients, strict=True))}
 
 
+def assert_same(actual, expected):
+    """Of what :func:`energies_forces_gradients` gives."""
+    largest = max(value.abs().max() for value in expected.values() if value is not None)
+    for name, value in expected.items():
+        if value is None:
+            assert actual[name] is None, name
+        elif value.abs().max() < 1e-12 * largest:
+            # a bias before a batch normalization has no gradient
+            assert actual[name].abs().max() < 1e-12 * largest, name
+        else:
+            assert_close(actual[name], value)
+
+
+def assert_same_step(model, other, batch):
+    """Energies, forces, and the gradients of every parameter."""
+    assert_same(energies_forces_gradients(model, batch.clone()), energies_forces_gradients(other, batch.clone()))
+
+
 @pytest.mark.parametrize(("small", "form"), FORMS)
 def test_energies_forces_and_gradients(small, form):
     model, structures = small.build(form), conformations()
@@ -47,15 +65,7 @@ def test_energies_forces_and_gradients(small, form):
     # the test is of edges that do not count
     edges = molecule_edges(structures[2].pos, torch.tensor([9]), model.cutoff, 50)[0].shape[1]
     assert edges < 0.7 * 9 * 8
-    largest = max(gradient.abs().max() for name, gradient in own.items() if gradient is not None)
-    for name, expected in own.items():
-        if expected is None:
-            assert fixed[name] is None, name
-        elif expected.abs().max() < 1e-12 * largest:
-            # a bias before a batch normalization has none
-            assert fixed[name].abs().max() < 1e-12 * largest, name
-        else:
-            assert_close(fixed[name], expected)
+    assert_same(fixed, own)
 
 
 @pytest.mark.parametrize(("small", "form"), FORMS)

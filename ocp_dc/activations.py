@@ -120,7 +120,8 @@ class IReLU(IntegratedActivation):
 
     @staticmethod
     def integral(x: Tensor) -> Tensor:
-        return torch.relu(x).square().mul(0.5)
+        positive = torch.relu(x)
+        return torch.addcmul(x.new_zeros(()), positive, positive, value=0.5)
 
 
 @register_activation("bounded_irelu")

@@ -13,7 +13,9 @@ from torch_geometric.nn.models.schnet import GaussianSmearing
 
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
+from ocp_dc.models.closed_forms import BatchNorm1d, gated_softplus
 from ocp_dc.models.forces import GradientForces
+from ocp_dc.models.gaussians import gaussians
 from ocp_dc.models.variants import Variant, check_choice
 
 EMBEDDINGS = {"khot": KHOT_EMBEDDINGS, "qmof": QMOF_KHOT_EMBEDDINGS}
@@ -37,27 +39,41 @@ class CGCNNConv(nn.Module):
         super().__init__()
         self.inputs = [node_dim, node_dim, edge_dim]
         self.lin1 = nn.Linear(sum(self.inputs), 2 * node_dim)
-        self.bn1 = nn.BatchNorm1d(2 * node_dim)
+        self.bn1 = BatchNorm1d(2 * node_dim)
         self.core_activation = nn.Softplus()
         self.ln1 = nn.LayerNorm(node_dim)
         self.residual_activation = nn.Softplus()
         nn.init.xavier_uniform_(self.lin1.weight)
         nn.init.zeros_(self.lin1.bias)
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """The next node states (N, D), from ``x`` (N, D), ``edge_index`` (2, E), rows j and i, ``edge_attr`` (E, G)."""
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, within: Tensor | None = None) -> Tensor:
+        """The next node states (N, D), from ``x`` (N, D).
+
+        Args:
+            edge_index: (2, E), rows j and i.
+            edge_attr: (E, G), or (E / 2, G) where edges E / 2 and further have those of the first E / 2.
+            within: (E, 1), 0 for edges that do not count; None where all do.
+        """
         sender, receiver = edge_index
         # lin1 of the concatenated inputs, one input at a time: the products with x are then per atom, not per edge
         from_receiver, from_sender, from_edge = self.lin1.weight.split(self.inputs, dim=1)
-        z = (
-            (x @ from_receiver.T).index_select(0, receiver)
-            + (x @ from_sender.T).index_select(0, sender)
-            + nn.functional.linear(edge_attr, from_edge, self.lin1.bias)
-        )
-        gate, core = self.bn1(z).chunk(2, dim=1)
-        messages = gate.sigmoid() * self.core_activation(core)
+        of_atoms = (x @ from_receiver.T).index_select(0, receiver) + (x @ from_sender.T).index_select(0, sender)
+        of_edges = nn.functional.linear(edge_attr, from_edge, self.lin1.bias)
+        if len(of_edges) < len(receiver):
+            z = (of_atoms.unflatten(0, (2, -1)) + of_edges).flatten(0, 1)
+        else:
+            z = of_atoms + of_edges
+        messages = self._gate(self.bn1(z))
+        if within is not None:
+            messages = messages * within
         received = torch.zeros_like(x).index_add(0, receiver, messages)
         return self.residual_activation(x + self.ln1(received))
+
+    def _gate(self, z: Tensor) -> Tensor:
+        if type(self.core_activation) is nn.Softplus:
+            return gated_softplus(z)
+        gate, core = z.chunk(2, dim=1)
+        return gate.sigmoid() * self.core_activation(core)
 
 
 @registry.register_model("cgcnn")
@@ -82,6 +98,8 @@ class CGCNN(GradientForces, EdgesMixin, nn.Module, GraphModelMixin):
     Raises:
         InputError: an unknown ``embeddings``, or ``num_fc_layers`` below 1.
     """
+
+    supports_fixed_edges: ClassVar = True
 
     def __init__(
         self,
@@ -117,16 +135,28 @@ class CGCNN(GradientForces, EdgesMixin, nn.Module, GraphModelMixin):
         self.fc_out = nn.Linear(fc_feat_size, 1)
 
     def _forward(self, data) -> Tensor:
-        graph = self.generate_graph(data)
-        edge_attr = self.distance_expansion(graph.edge_distance)
+        graph, paired = self.generate_pairs(data)
+        edge_index, within = graph.edge_index, graph.within
+        if paired:
+            # both directions of a pair are as long
+            edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+        if within is not None:
+            within = torch.cat([within, within]).unsqueeze(1)
+        edge_attr = gaussians(graph.edge_distance, self.distance_expansion.offset, self.distance_expansion.coeff)
 
-        x = self.embedding_fc(self.embedding[graph.atomic_numbers_full - 1])
+        x = self.embedding_fc(self.embedding.index_select(0, graph.atomic_numbers_full - 1))
         for conv in self.convs:
-            x = conv(x, graph.edge_index, edge_attr)
+            x = conv(x, edge_index, edge_attr, within)
 
         total = x.new_zeros(len(data.natoms), x.shape[1]).index_add(0, graph.batch_full, x)
-        mean = total / data.natoms[:, None]
+        mean = total / data.natoms.unsqueeze(1)
         return self.fc_out(self.fcs(self.conv_to_fc(mean)))
+
+    def against_fixed_edges(self, data) -> str | None:
+        reason = super().against_fixed_edges(data)
+        if reason is None and any(isinstance(module, nn.BatchNorm1d) for module in self.modules()):
+            return "its batch normalization is over edges, of which only some count; model.denormalize batch removes it"
+        return reason
 
 
 def _in_head(path: str) -> bool:

@@ -9,15 +9,16 @@ import torch
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import conditional_grad
 from fairchem.core.datasets.embeddings import ATOMIC_RADII, CONTINUOUS_EMBEDDINGS
-from fairchem.core.models.base import GraphData, GraphModelMixin
+from fairchem.core.models.base import GraphModelMixin
 from fairchem.core.models.utils.activations import Act
 from fairchem.core.models.utils.basis import Basis
 from torch import Tensor, nn
 
 from ocp_dc import activations
-from ocp_dc.edges import EdgesMixin
+from ocp_dc.edges import EdgesMixin, Graph
 from ocp_dc.errors import InputError
-from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing
+from ocp_dc.models.closed_forms import BatchNorm1d, silu
+from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing, ReversibleGaussians
 from ocp_dc.models.forces import negative_gradient
 from ocp_dc.models.variants import Variant, check_choice
 from ocp_dc.transforms import ReplacedSite
@@ -31,6 +32,13 @@ SPHERICAL_BASES = {
 BASES = ("powersine", "powercosine", "fouriersine", "gauss", "linact", "raw", "rawcat", *SPHERICAL_BASES)
 SMALLEST_DISTANCE = 1e-3
 NUM_ELEMENTS = 101
+
+
+class Activation(Act):
+    """fairchem's, with the derivatives of its swish in closed form."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return silu(x) if self.act == "swish" else super().forward(x)
 
 
 class InteractionBlock(nn.Module):
@@ -71,7 +79,7 @@ class InteractionBlock(nn.Module):
 
         edge_layers = [nn.Linear(sum(self.edge_inputs), hidden_channels)]
         for _ in range(depth_mlp_edge):
-            edge_layers += [Act(activation_str), nn.Linear(hidden_channels, hidden_channels)]
+            edge_layers += [Activation(activation_str), nn.Linear(hidden_channels, hidden_channels)]
         self.mlp_edge = nn.Sequential(*edge_layers, *_norm_if(depth_mlp_edge == 0, hidden_channels))
 
         self.lin = None if ablation == "nofilter" else nn.Linear(hidden_channels, hidden_channels)
@@ -79,8 +87,8 @@ class InteractionBlock(nn.Module):
         node_layers = [nn.Linear(hidden_channels, hidden_channels)]
         for _ in range(depth_mlp_node):
             node_layers += [
-                nn.BatchNorm1d(hidden_channels),
-                Act(activation_str),
+                BatchNorm1d(hidden_channels),
+                Activation(activation_str),
                 nn.Linear(hidden_channels, hidden_channels),
             ]
         self.mlp_trans = nn.Sequential(*node_layers, *_norm_if(depth_mlp_node == 0, hidden_channels))
@@ -90,35 +98,39 @@ class InteractionBlock(nn.Module):
         if ablation != "noself":
             self.center_W = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, hidden_channels)))
 
-    def forward(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor, edge_weight: Tensor) -> Tensor:
+    def first_edge_layer(self) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The first layer of F, one input at a time: what it does to edges is apart, and products with h are per atom.
+
+        Returns:
+            the factor (D, H) of an edge's basis functions, into which ``lin_basis``, which nothing separates from that
+            layer, is multiplied; the constant (H,); and the factors (H, H) of h_j and h_i, unless they are left out.
+        """
+        layer = self.mlp_edge[0]
+        of_edges, *of_atoms = (weight.T for weight in layer.weight.split(self.edge_inputs, dim=1))
+        if self.lin_basis is None:
+            return of_edges, layer.bias, (*of_atoms,)
+        return self.lin_basis.weight.T @ of_edges, layer.bias + self.lin_basis.bias @ of_edges, (*of_atoms,)
+
+    def forward(
+        self, h: Tensor, edge_index: Tensor, of_edges: Tensor, of_atoms: tuple[Tensor, ...], edge_weight: Tensor
+    ) -> Tensor:
         """The update (N, H) of node states ``h`` (N, H).
 
         Args:
             edge_index: (2, E), rows sender j and receiver i.
-            edge_attr: (E, D) basis functions of the edges.
-            edge_weight: (E,) w.
+            of_edges: (E, H), the first layer of F as far as it is of the edges alone.
+            of_atoms: its factors of h_j and h_i.
+            edge_weight: (E, 1) w.
         """
         sender, receiver = edge_index
-        filters = self.mlp_edge[1:](self._first_edge_layer(h, edge_index, edge_attr)) * edge_weight[:, None]
+        for atoms, factor in zip(edge_index, of_atoms, strict=False):
+            of_edges = of_edges + (h @ factor).index_select(0, atoms)
+        filters = self.mlp_edge[1:](of_edges) * edge_weight
         if self.ablation == "nofilter":
             return self.mlp_trans(self.center_W.expand_as(h).index_add(0, receiver, filters))
         h = self.lin(h)
         own = torch.zeros_like(h) if self.center_W is None else self.center_W * h
         return self.mlp_trans(own.index_add(0, receiver, h.index_select(0, sender) * filters))
-
-    def _first_edge_layer(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        # mlp_edge[0] of the concatenated inputs, one input at a time: the products with h are then per atom, not per
-        # edge, and lin_basis, which nothing separates from it, is multiplied into it.
-        layer = self.mlp_edge[0]
-        from_edge, *from_atoms = layer.weight.split(self.edge_inputs, dim=1)
-        bias = layer.bias
-        if self.lin_basis is not None:
-            bias = bias + from_edge @ self.lin_basis.bias
-            from_edge = from_edge @ self.lin_basis.weight
-        out = nn.functional.linear(edge_attr, from_edge, bias)
-        for atoms, weight in zip(edge_index, from_atoms, strict=False):
-            out = out + (h @ weight.T).index_select(0, atoms)
-        return out
 
 
 class ForceDecoder(nn.Module):
@@ -138,7 +150,7 @@ class ForceDecoder(nn.Module):
         check_choice("ForceNet", "decoder_type", decoder_type, ("mlp", "linear"))
         hidden = []
         if decoder_type == "mlp":
-            hidden = [nn.Linear(channels, channels), nn.BatchNorm1d(channels), Act(decoder_activation_str)]
+            hidden = [nn.Linear(channels, channels), BatchNorm1d(channels), Activation(decoder_activation_str)]
         self.decoder = nn.Sequential(*hidden, nn.Linear(channels, 3))
         _reset_linear_layers(self)
 
@@ -192,6 +204,8 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
         InputError: an unknown ``feat``, ``basis``, ``ablation``, ``decoder_type`` or activation, or no spherical
             harmonics below ``max_n``.
     """
+
+    supports_fixed_edges: ClassVar = True
 
     def __init__(
         self,
@@ -252,6 +266,12 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
         num_edge_features = 4 if ablation in ("nodistlist", "onlydist") else 7
         self.basis_fun = Basis(num_edge_features, num_freqs, edge_basis, activation_str, sph=self.spherical)
 
+        self.both_directions = None
+        if edge_basis == "gauss":
+            directions = [] if ablation == "onlydist" else [0, 1, 2]
+            distances = [0] if ablation == "nodistlist" else [0, 2, 1, 3]
+            reverse = directions + [len(directions) + distance for distance in distances]
+            self.both_directions = ReversibleGaussians(reverse, len(directions), num_freqs)
         self.interactions = nn.ModuleList(
             InteractionBlock(
                 hidden_channels,
@@ -265,7 +285,7 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
             for _ in range(num_interactions)
         )
         self.lin = nn.Linear(hidden_channels, decoder_hidden_channels)
-        self.activation = Act(activation_str)
+        self.activation = Activation(activation_str)
         self.decoder = ForceDecoder(decoder_type, decoder_activation_str, decoder_hidden_channels)
         # distributed training refuses parameters that get no gradient
         self.decoder.requires_grad_(regress_forces and direct_forces)
@@ -285,37 +305,56 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
 
     @conditional_grad(torch.enable_grad())
     def _forward(self, data) -> tuple[Tensor, Tensor]:
-        graph = self.generate_graph(data)
-        edge_attr = self._edge_attributes(graph)
-        edge_weight = torch.cos(0.5 * math.pi * graph.edge_distance / self.cutoff)
+        graph, paired = self.generate_pairs(data) if self.both_directions else (self.generate_graph(data), False)
+        factors, constants, of_atoms = zip(*(block.first_edge_layer() for block in self.interactions), strict=True)
+        of_edges = self._of_edges(graph, paired, torch.cat(factors, dim=1), torch.cat(constants))
+        edge_index = graph.edge_index
+        edge_weight = torch.cos((0.5 * math.pi / self.cutoff) * graph.edge_distance)
+        if graph.within is not None:
+            edge_weight = edge_weight * graph.within
+        if paired:
+            edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+            edge_weight = torch.cat([edge_weight, edge_weight])
+        edge_weight = edge_weight.unsqueeze(1)
 
         elements = graph.atomic_numbers_full
         h = self.embedding(elements if self.feat == "simple" else self.atom_map[elements])
-        for interaction in self.interactions:
-            h = h + interaction(h, graph.edge_index, edge_attr, edge_weight)
+        for block, *first_layer in zip(self.interactions, of_edges.chunk(len(factors), 1), of_atoms, strict=True):
+            h = h + block(h, edge_index, *first_layer, edge_weight)
         h = self.activation(self.lin(h))
 
         total = h.new_zeros(len(data.natoms), h.shape[1]).index_add(0, graph.batch_full, h)
         return self.energy_mlp(total), h
 
-    def _edge_attributes(self, graph: GraphData) -> Tensor:
-        distance = graph.edge_distance
-        distances = distance[:, None]
+    def _of_edges(self, graph: Graph, paired: bool, factor: Tensor, constant: Tensor) -> Tensor:
+        """Basis functions times ``factor`` (D, O) plus ``constant``; with ``paired``, of both directions."""
+        if paired:
+            return self.both_directions(self._edge_features(graph), self.basis_fun.smearing, factor, constant)
+        return torch.addmm(constant, self._edge_attributes(graph), factor)
+
+    def _edge_attributes(self, graph: Graph) -> Tensor:
+        """(E, D) basis functions."""
+        features = self._edge_features(graph)
+        if self.spherical is None:
+            return self.basis_fun(features)
+        return self.basis_fun(features, self.spherical(features.narrow(1, 0, 3)))
+
+    def _edge_features(self, graph: Graph) -> Tensor:
+        """Directions and, in units of the cutoff, distances: what the basis functions are of."""
+        distance = graph.edge_distance.unsqueeze(1)
+        distances = distance
         if self.ablation != "nodistlist":
             sender_radius, receiver_radius = self.atom_radii[graph.atomic_numbers_full][graph.edge_index]
-            less = [torch.zeros_like(distance), sender_radius, receiver_radius, sender_radius + receiver_radius]
+            less = [torch.zeros_like(sender_radius), sender_radius, receiver_radius, sender_radius + receiver_radius]
             distances = distances - torch.stack(less, dim=1)
         distances = (distances / self.cutoff).clamp(min=SMALLEST_DISTANCE)
         if self.ablation == "onlydist":
-            return self.basis_fun(distances)
-
-        direction = graph.edge_distance_vec / distance[:, None]
-        if self.spherical is not None:
-            return self.basis_fun(torch.cat([direction, distances], dim=1), self.spherical(direction))
+            return distances
+        direction = graph.edge_distance_vec / distance
         if self.edge_basis == "gauss":
             # the Gaussians are centred on [0, 1]
             direction = (direction + 1) / 2
-        return self.basis_fun(torch.cat([direction, distances], dim=1))
+        return torch.cat([direction, distances], dim=1)
 
 
 @registry.register_model("forcenet_irelu")
@@ -371,7 +410,7 @@ class ForceNetIReLU(Variant, ForceNet):
 
 
 def _norm_if(needed: bool, channels: int) -> list[nn.Module]:
-    return [nn.BatchNorm1d(channels)] if needed else []
+    return [BatchNorm1d(channels)] if needed else []
 
 
 def _reset_linear_layers(module: nn.Module) -> None:

@@ -1,6 +1,8 @@
-"""Real spherical harmonics as polynomials of the unit vector, so that forces and their gradients exist everywhere.
+"""ForceNet's basis functions where fairchem's are not enough.
 
+Real spherical harmonics are polynomials of the unit vector, so that forces and their gradients exist everywhere:
 fairchem evaluates them with SciPy, outside of autograd, from angles whose derivatives are singular at the poles.
+Gaussians are evaluated for both directions of an edge at once.
 """
 
 from __future__ import annotations
@@ -8,8 +10,10 @@ from __future__ import annotations
 import math
 
 import torch
-from fairchem.core.models.utils.basis import SphericalSmearing
-from torch import Tensor
+from fairchem.core.models.utils.basis import GaussianSmearing, SphericalSmearing
+from torch import Tensor, nn
+
+from ocp_dc.models.gaussians import exponential
 
 
 class DifferentiableSphericalSmearing(SphericalSmearing):
@@ -60,3 +64,49 @@ def _normalized_legendre(z: Tensor, max_n: int) -> dict[tuple[int, int], Tensor 
             scale = math.sqrt((4 * n**2 - 1) / (n**2 - m**2))
             polar[n, m] = scale * (z * polar[n - 1, m] - weight * below)
     return polar
+
+
+class ReversibleGaussians(nn.Module):
+    """A linear layer of fairchem's Gaussians on [0, 1], of edges and of their reverses.
+
+    The reverse of an edge has the same features in another order, the first ``directions`` of them mirrored at 1/2: its
+    Gaussians are those of the edge in another order. Sums of those that change places are even, differences odd: each
+    product is for both directions, with half the multiplications.
+
+    Args:
+        reverse: which feature of an edge each feature of its reverse is.
+        directions: so many features are mirrored.
+        num_freqs: K, Gaussians of a feature.
+    """
+
+    def __init__(self, reverse: list[int], directions: int, num_freqs: int) -> None:
+        super().__init__()
+        features, frequency = len(reverse), torch.arange(num_freqs)
+        mirrored = torch.where(torch.arange(features) < directions, frequency.flip(0)[:, None], frequency[:, None])
+        partner = (mirrored * features + torch.tensor(reverse)).flatten()
+        column = torch.arange(len(partner))
+        before, alone = column[column < partner], column[column == partner]
+        self.changing = len(before)
+        # those that change places, their partners, those that do not
+        order = torch.cat([before, partner[before], alone])
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("feature", order % features, persistent=False)
+
+    def forward(self, x: Tensor, smearing: GaussianSmearing, weight: Tensor, bias: Tensor) -> Tensor:
+        """The layer's outputs (2 P, O), of the edges and then of their reverses.
+
+        Args:
+            x: (P, F) features of the edges.
+            weight: (K F, O), in the order of fairchem's Gaussians.
+            bias: (O,).
+        """
+        centres = smearing.offset.index_select(1, self.order).T
+        gaussians = exponential(smearing.coeff * (x.T.index_select(0, self.feature) - centres).square())
+        even, odd = self._even_and_odd(gaussians)
+        even_weight, odd_weight = self._even_and_odd(weight.index_select(0, self.order), 0.5)
+        of_even, of_odd = torch.addmm(bias, even.T, even_weight), odd.T @ odd_weight
+        return torch.cat([of_even + of_odd, of_even - of_odd])
+
+    def _even_and_odd(self, rows: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        one, other, alone = rows.split([self.changing, self.changing, len(rows) - 2 * self.changing])
+        return torch.cat([scale * (one + other), alone]), scale * (one - other)

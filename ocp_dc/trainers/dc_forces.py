@@ -29,6 +29,7 @@ import ocp_dc
 from ocp_dc.datasets.packed import collate, is_packed
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError, TrainingDivergedError
+from ocp_dc.memory import keep_freed_memory
 from ocp_dc.models.scale_factors import read_scale_factors
 from ocp_dc.references import parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
@@ -103,6 +104,7 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         self.traced_step: TracedStep | None = None
         # SchNet's narrow Gaussians are mostly denormal numbers, which CPUs multiply ten times slower.
         torch.set_flush_denormal(True)
+        keep_freed_memory()
         super().__init__(
             task=task,
             model=model,

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -5,14 +6,16 @@ import pytest
 import torch
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import radius_graph_pbc
-from molecules import MOLECULES, outputs
+from molecules import MOLECULES, THIN, TRICLINIC, batch_of, outputs, structure
 from small_models import CGCNN, float64_by_default
+from test_fixed_edges import assert_same_step
 from torch import nn
 from torch_geometric.data import Batch
 
 from ocp_dc.activations import IReLU
 from ocp_dc.errors import InputError
 
+ALONE = structure(torch.zeros(1, 3), torch.tensor([8]))
 ORACLE = Path(__file__).parent.parent / "data" / "oracle" / "cgcnn_khot.npz"
 
 
@@ -58,6 +61,40 @@ def test_max_neighbors_reaches_the_edges():
     model.load_state_dict(oracle_state())
     batch, energy, _ = oracle_set("molecules")
     assert (model(batch)["energy"][:, 0] - energy).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("activation", ["original", "irelu"])
+@pytest.mark.parametrize("training", [True, False])
+def test_convolutions_follow_their_equations(activation, training):
+    conv = CGCNN.build("irelu", activation=activation, activation_scope="all").convs[0].train(training)
+    other = copy.deepcopy(conv)
+    x, edge_attr = torch.randn(5, 24, dtype=torch.float64), torch.rand(6, 20, dtype=torch.float64)
+    first, second = torch.tensor([[0, 0, 1, 2, 2, 3], [1, 2, 4, 3, 4, 4]])
+    edge_index = torch.stack([torch.cat([first, second]), torch.cat([second, first])])
+
+    sender, receiver = edge_index
+    z = other.lin1(torch.cat([x[receiver], x[sender], edge_attr.repeat(2, 1)], dim=1))
+    gate, core = nn.BatchNorm1d.forward(other.bn1, z).chunk(2, dim=1)
+    received = torch.zeros_like(x).index_add(0, receiver, gate.sigmoid() * other.core_activation(core))
+    expected = other.residual_activation(x + other.ln1(received))
+
+    close = {"rtol": 1e-11, "atol": 1e-11}
+    torch.testing.assert_close(conv(x, edge_index, edge_attr), expected, **close)
+    torch.testing.assert_close(conv.state_dict(), other.state_dict(), **close)
+    # and where the reverses have features of their own
+    torch.testing.assert_close(
+        conv.eval()(x, edge_index, edge_attr), conv(x, edge_index, edge_attr.repeat(2, 1)), **close
+    )
+
+
+@pytest.mark.parametrize("form", CGCNN.forms)
+def test_pairs_equal_edges(form):
+    for structures, use_pbc in ((MOLECULES, False), ((TRICLINIC, THIN), True), ((ALONE, ALONE), False)):
+        in_pairs, by_edges = (CGCNN.build(form, use_pbc=use_pbc) for _ in range(2))
+        by_edges.generate_pairs = lambda data, model=by_edges: (model.generate_graph(data), False)
+        assert in_pairs.generate_pairs(batch_of(*structures))[1]
+        if structures[0] is not ALONE or form in ("irelu_denorm", "irelu_all_denorm"):
+            assert_same_step(in_pairs, by_edges, batch_of(*structures))
 
 
 def test_activation_sites():

@@ -5,18 +5,19 @@ import numpy as np
 import pytest
 import torch
 from fairchem.core.common.utils import radius_graph_pbc
-from fairchem.core.models.utils.basis import SphericalSmearing
-from molecules import MOLECULES, batch_of, molecule, moved, outputs, slopes, structure
+from fairchem.core.models.utils.basis import Basis, SphericalSmearing
+from molecules import MOLECULES, THIN, TRICLINIC, batch_of, molecule, moved, outputs, slopes, structure
 from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm
 from small_models import FORCENET, float64_by_default
+from test_fixed_edges import assert_same_step
 from torch import nn
 from torch_geometric.data import Batch
 
 from ocp_dc.activations import IReLU
 from ocp_dc.errors import InputError
 from ocp_dc.models.forcenet import ABLATIONS, BASES, InteractionBlock
-from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing
+from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing, ReversibleGaussians
 
 ORACLE = Path(__file__).parent.parent / "data" / "oracle"
 
@@ -133,7 +134,8 @@ def check_interaction(ablation, basis):
         h, edge_attr, edge_weight = torch.randn(4, 8), torch.randn(9, 6), torch.rand(9)
         edge_index = torch.randint(4, (2, 9))
     expected = update_by_the_equations(block, h, edge_index, edge_attr, edge_weight)
-    update = block(h, edge_index, edge_attr, edge_weight)
+    factor, constant, of_atoms = block.first_edge_layer()
+    update = block(h, edge_index, edge_attr @ factor + constant, of_atoms, edge_weight[:, None])
     torch.testing.assert_close(update, expected, rtol=1e-12, atol=1e-12, msg=lambda text: f"{ablation}: {text}")
 
 
@@ -144,6 +146,34 @@ def test_edge_features_are_direction_and_distances_less_radii():
     # into atom 0 (hydrogen, 0.25 Å) from atom 1 (oxygen, 0.60 Å), and back; 2 Å apart, cutoff 5 Å
     expected = [[0.6, 0, 0.8, 0.4, 0.28, 0.35, 0.23], [-0.6, 0, -0.8, 0.4, 0.35, 0.28, 0.23]]
     torch.testing.assert_close(features, torch.tensor(expected).double(), rtol=0, atol=1e-7)
+
+
+# --- both directions of an edge at once
+
+
+def test_gaussians_of_both_directions():
+    torch.manual_seed(0)
+    for num_freqs, (reverse, directions) in itertools.product((4, 5), (([0, 1, 2, 3, 5, 4, 6], 3), ([0, 2, 1, 3], 0))):
+        with float64_by_default():
+            basis = Basis(len(reverse), num_freqs, "gauss")
+            x, weight, bias = torch.rand(6, len(reverse)), torch.randn(basis.out_dim, 8), torch.randn(8)
+        reversed_x = x[:, reverse]
+        reversed_x[:, :directions] = 1 - reversed_x[:, :directions]
+        out = ReversibleGaussians(reverse, directions, num_freqs)(x, basis.smearing, weight, bias)
+        expected = basis(torch.cat([x, reversed_x])) @ weight + bias
+        torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+        assert not torch.allclose(out[:6], out[6:])
+
+
+@pytest.mark.parametrize("ablation", ["none", "nodistlist", "onlydist", "nofilter"])
+@pytest.mark.parametrize("form", ["original", "irelu", "irelu_by_position"])
+def test_pairs_equal_edges(form, ablation):
+    for structures, use_pbc in ((MOLECULES, False), ((TRICLINIC, THIN), True)):
+        settings = {"basis": "gauss", "ablation": ablation, "use_pbc": use_pbc}
+        in_pairs, by_edges = (FORCENET.build(form, **settings) for _ in range(2))
+        by_edges.generate_pairs = lambda data, model=by_edges: (model.generate_graph(data), False)
+        assert in_pairs.generate_pairs(batch_of(*structures))[1]
+        assert_same_step(in_pairs, by_edges, batch_of(*structures))
 
 
 # --- spherical harmonics
@@ -286,7 +316,7 @@ def test_original_is_forcenet():
 def test_replacing_by_position_ends_node_mlps_with_the_activation():
     model = FORCENET.build("irelu_by_position")
     for block in model.interactions:
-        assert [type(layer).__name__ for layer in block.mlp_trans] == ["Linear", "Removed", "Act", "IReLU"]
+        assert [type(layer).__name__ for layer in block.mlp_trans] == ["Linear", "Removed", "Activation", "IReLU"]
         assert [type(layer).__name__ for layer in block.mlp_edge] == ["Linear", "IReLU", "Linear", "IReLU", "Linear"]
     assert isinstance(model.activation, IReLU)
     assert len(model.replaced_activations) == FORCENET.settings["num_interactions"] * 3 + 1

@@ -13,7 +13,8 @@ from torch_geometric.nn.models.schnet import GaussianSmearing
 
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
-from ocp_dc.models.closed_forms import BatchNorm1d, gated_softplus
+from ocp_dc.models.batch_norm import BatchNorm1d
+from ocp_dc.models.closed_form import gated_softplus
 from ocp_dc.models.forces import GradientForces
 from ocp_dc.models.gaussians import gaussians
 from ocp_dc.models.variants import Variant, check_choice

@@ -1,4 +1,4 @@
-"""Functions of one variable with their first two derivatives in closed form.
+"""Activations with their first two derivatives in closed form.
 
 Forces are derivatives of the energy, and training on them differentiates once more. Autograd then differentiates each
 operation of a function twice; here value and slope are evaluated together, once, and the curvature where it is needed.
@@ -7,9 +7,11 @@ operation of a function twice; here value and slope are evaluated together, once
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from fairchem.core.models.gemnet.layers.base_layers import ScaledSiLU
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 
 class ClosedForm(nn.Module):
@@ -81,6 +83,9 @@ def _slope_of_sigmoid(sigmoid: Tensor) -> Tensor:
     return torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1)
 
 
+SILU = ClosedFormSiLU()
+
+
 def use_closed_form_silu(model: nn.Module) -> None:
     """Put it in the place of each ``nn.SiLU`` and of each of GemNet's ``ScaledSiLU``; the function stays the same."""
     for module in list(model.modules()):
@@ -89,3 +94,44 @@ def use_closed_form_silu(model: nn.Module) -> None:
                 setattr(module, name, ClosedFormSiLU(child.scale_factor))
             elif type(child) is nn.SiLU:
                 setattr(module, name, ClosedFormSiLU())
+
+
+def gated_softplus(x: Tensor) -> Tensor:
+    """σ(f) softplus(s), of f and s side by side: (E, 2 D) to (E, D); twice differentiable."""
+    return _GatedSoftplus.apply(x)
+
+
+class _GatedSoftplus(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        gate, slope = x.sigmoid().chunk(2, dim=1)
+        softplus = F.softplus(x.chunk(2, dim=1)[1])
+        by_gate, by_core = softplus * torch.addcmul(gate, gate, gate, value=-1), gate * slope
+        ctx.save_for_backward(x, gate, slope, by_gate, by_core)
+        return gate * softplus
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return _TimesSlopesOfGatedSoftplus.apply(grad, *ctx.saved_tensors)
+
+
+class _TimesSlopesOfGatedSoftplus(Function):
+    @staticmethod
+    def forward(ctx, grad: Tensor, x: Tensor, gate: Tensor, slope: Tensor, by_gate: Tensor, by_core: Tensor) -> Tensor:
+        ctx.save_for_backward(grad, gate, slope, by_gate, by_core)
+        return torch.cat([grad * by_gate, grad * by_core], dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, other: Tensor) -> tuple[Tensor | None, ...]:
+        grad, gate, slope, by_gate, by_core = ctx.saved_tensors
+        along_gate, along_core = (
+            part * factor for part, factor in zip(other.chunk(2, 1), (by_gate, by_core), strict=True)
+        )
+        # with f for the gate's input and s for the core's, ∂²/∂f² = by_gate (1 − 2σ(f)), ∂²/∂f∂s = by_core (1 − σ(f)),
+        # ∂²/∂s² = by_core (1 − σ(s))
+        first, second = other.chunk(2, dim=1)
+        mixed = by_core - by_core * gate
+        of_gate = torch.addcmul(along_gate - 2 * along_gate * gate, second, mixed)
+        of_core = torch.addcmul(along_core - along_core * slope, first, mixed)
+        return along_gate + along_core, torch.cat([grad * of_gate, grad * of_core], dim=1), None, None, None, None

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ocp_dc import activations
 from ocp_dc.edges import EdgesMixin, Graph
 from ocp_dc.errors import InputError
-from ocp_dc.models.closed_forms import BatchNorm1d, silu
+from ocp_dc.models.batch_norm import BatchNorm1d
+from ocp_dc.models.closed_form import SILU
 from ocp_dc.models.forcenet_basis import DifferentiableSphericalSmearing, ReversibleGaussians
 from ocp_dc.models.forces import negative_gradient
 from ocp_dc.models.variants import Variant, check_choice
@@ -38,7 +39,7 @@ class Activation(Act):
     """fairchem's, with the derivatives of its swish in closed form."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return silu(x) if self.act == "swish" else super().forward(x)
+        return SILU(x) if self.act == "swish" else super().forward(x)
 
 
 class InteractionBlock(nn.Module):

@@ -3,9 +3,10 @@ import torch
 from fairchem.core.models.gemnet.layers.base_layers import ScaledSiLU
 from torch import nn
 from torch.autograd.functional import jacobian
-from torch.nn.functional import silu
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.functional import silu, softplus
 
-from ocp_dc.models.closed_form import ClosedFormSiLU, use_closed_form_silu
+from ocp_dc.models.closed_form import SILU, ClosedFormSiLU, gated_softplus, use_closed_form_silu
 
 SCALES = [1.0, 1 / 0.6]
 EVERYWHERE = torch.cat([torch.linspace(-6, 6, 25), torch.tensor([-300.0, -40.0, 0.0, 40.0, 300.0])]).double()
@@ -64,3 +65,43 @@ def test_every_silu_is_replaced_and_nothing_else():
         "ClosedFormSiLU",
     ]
     torch.testing.assert_close([model["a"](x), model["b"](x)], expected)
+
+
+GATED = torch.randn(7, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def plain_gated_softplus(x):
+    gate, core = x.chunk(2, dim=1)
+    return gate.sigmoid() * softplus(core)
+
+
+def test_gated_softplus_has_two_derivatives():
+    results = []
+    for function in (gated_softplus, plain_gated_softplus):
+        x = GATED.clone().requires_grad_()
+        y = function(x)
+        (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sin().sum() + y.sum(), x)
+        results.append((y, slope, curvature))
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+    x = GATED.clone().requires_grad_()
+    assert torch.autograd.gradcheck(gated_softplus, x)
+    assert torch.autograd.gradgradcheck(gated_softplus, x)
+
+
+def test_gated_softplus_refuses_a_third_derivative():
+    x = GATED.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(gated_softplus(x).sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        curvature.square().sum().backward()
+
+
+@pytest.mark.parametrize("function", [SILU, gated_softplus])
+def test_can_be_traced(function):
+    def second(x):
+        (slope,) = torch.autograd.grad(function(x).sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), x)[0]
+
+    traced = make_fx(second)(torch.zeros_like(GATED).requires_grad_())
+    torch.testing.assert_close(traced(GATED), second(GATED.clone().requires_grad_()), rtol=1e-12, atol=1e-15)

@@ -1,89 +1,13 @@
-"""Functions of networks whose second derivative, which a loss on forces takes, autograd builds of many operations.
-
-Here first and second derivatives are in closed form. Values and derivatives are those of PyTorch's own, to rounding.
-"""
+"""Batch normalization whose second derivative, which a loss on forces takes, is in closed form."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 _aten = torch.ops.aten
-
-
-def silu(x: Tensor) -> Tensor:
-    """x σ(x), of any shape; differentiable any number of times."""
-    return _SiLU.apply(x)
-
-
-class _SiLU(Function):
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return F.silu(x)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        return _TimesSlopeOfSiLU.apply(grad, *ctx.saved_tensors)
-
-
-class _TimesSlopeOfSiLU(Function):
-    @staticmethod
-    def forward(ctx, grad: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(grad, x)
-        return _aten.silu_backward(grad, x)
-
-    @staticmethod
-    def backward(ctx, other: Tensor) -> tuple[Tensor, Tensor]:
-        grad, x = ctx.saved_tensors
-        gate = x.sigmoid()
-        # σ(1 − σ) (2 + x (1 − 2σ))
-        curvature = torch.addcmul(gate, gate, gate, value=-1) * (torch.addcmul(x, x, gate, value=-2) + 2)
-        return _TimesSlopeOfSiLU.apply(other, x), other * grad * curvature
-
-
-def gated_softplus(x: Tensor) -> Tensor:
-    """σ(f) softplus(s), of f and s side by side: (E, 2 D) to (E, D); twice differentiable."""
-    return _GatedSoftplus.apply(x)
-
-
-class _GatedSoftplus(Function):
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        gate, slope = x.sigmoid().chunk(2, dim=1)
-        softplus = F.softplus(x.chunk(2, dim=1)[1])
-        by_gate, by_core = softplus * torch.addcmul(gate, gate, gate, value=-1), gate * slope
-        ctx.save_for_backward(x, gate, slope, by_gate, by_core)
-        return gate * softplus
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        return _TimesSlopesOfGatedSoftplus.apply(grad, *ctx.saved_tensors)
-
-
-class _TimesSlopesOfGatedSoftplus(Function):
-    @staticmethod
-    def forward(ctx, grad: Tensor, x: Tensor, gate: Tensor, slope: Tensor, by_gate: Tensor, by_core: Tensor) -> Tensor:
-        ctx.save_for_backward(grad, gate, slope, by_gate, by_core)
-        return torch.cat([grad * by_gate, grad * by_core], dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, other: Tensor) -> tuple[Tensor | None, ...]:
-        grad, gate, slope, by_gate, by_core = ctx.saved_tensors
-        along_gate, along_core = (
-            part * factor for part, factor in zip(other.chunk(2, 1), (by_gate, by_core), strict=True)
-        )
-        # with f for the gate's input and s for the core's, ∂²/∂f² = by_gate (1 − 2σ(f)), ∂²/∂f∂s = by_core (1 − σ(f)),
-        # ∂²/∂s² = by_core (1 − σ(s))
-        first, second = other.chunk(2, dim=1)
-        mixed = by_core - by_core * gate
-        of_gate = torch.addcmul(along_gate - 2 * along_gate * gate, second, mixed)
-        of_core = torch.addcmul(along_core - along_core * slope, first, mixed)
-        return along_gate + along_core, torch.cat([grad * of_gate, grad * of_core], dim=1), None, None, None, None
 
 
 class BatchNorm1d(nn.BatchNorm1d):

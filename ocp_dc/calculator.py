@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,27 +16,19 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 from fairchem.core.datasets import data_list_collater
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.data import Batch, Data
 
 from ocp_dc.datasets.graphs import set_fields
 from ocp_dc.datasets.structures import completed_cell
-from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
 from ocp_dc.evaluation import load_trainer
 from ocp_dc.models.forces import forces_are_a_gradient
 from ocp_dc.trainers import DerivativeConstrainedTrainer
 from ocp_dc.trainers.labels import units_of_config
-from ocp_dc.trainers.traced_graph import simplify
 from ocp_dc.units import LENGTH_UNIT, energy_factor
 
 # of a batch in :meth:`TrainedModel.evaluate`
 ATOMS_AT_ONCE = 2_000
-# to trace takes as long as some hundred calls save
-CALLS_BEFORE_TRACING = 20
-# of the largest value, float32's
-TOLERANCE = 1e-5
-TARGETS = ("energy", "forces")
 
 
 def load(
@@ -77,13 +69,6 @@ def _energy_unit(checkpoint: str | Path, trainer: DerivativeConstrainedTrainer, 
     return given or stated.energy
 
 
-class _Trace(NamedTuple):
-    """``replay(pos)`` gives what the network gives for a batch of this composition."""
-
-    replay: Callable[[Tensor], list[Tensor]]
-    batch: Batch
-
-
 class TrainedModel(Calculator):
     """An ASE calculator with ``energy``, ``free_energy`` (the same) and ``forces``, and ``stress`` where it has one.
 
@@ -111,8 +96,7 @@ class TrainedModel(Calculator):
         self._factor = energy_factor(energy_unit, "eV")
         self._elements = None if elements is None else set(elements)
         self._gradient = forces_are_a_gradient(self._model)
-        self._calls: Counter[bytes] = Counter()
-        self._traces: dict[bytes, _Trace | None] = {}
+        self._last: tuple[bytes, Batch] | None = None
         if not self._gradient:
             name = trainer.config["model"]["name"]
             logging.warning(f"the forces of this {name} are not the gradient of its energy: dynamics drifts in energy")
@@ -142,7 +126,7 @@ class TrainedModel(Calculator):
         return [result for some in _in_batches(structures) for result in self._batch_results(some, stress)]
 
     def _batch_results(self, structures: Sequence[Atoms], stress: bool) -> list[dict[str, Any]]:
-        predicted = self._replayed(structures) or self._predicted(structures)
+        predicted = self._trainer.predict_batch(self._batch(structures))
         energies = (predicted["energy"].flatten() * self._factor).tolist()
         forces = (predicted["forces"] * self._factor).cpu().numpy()
         pieces = np.split(forces, np.cumsum([len(atoms) for atoms in structures])[:-1])
@@ -155,60 +139,19 @@ class TrainedModel(Calculator):
                 result["stress"] = own
         return results
 
-    def _predicted(self, structures: Sequence[Atoms]) -> dict[str, Tensor]:
-        """``energy`` (B, 1) and ``forces`` (N, 3) in the units of the labels, float64."""
-        return self._trainer.predict_batch(self._batch(structures))
-
-    def _replayed(self, structures: Sequence[Atoms]) -> dict[str, Tensor] | None:
-        """The same of conformations of a molecule that has been asked for often; None of others."""
-        key = b"|".join(atoms.numbers.tobytes() for atoms in structures)
-        self._calls[key] += 1
-        if self._calls[key] == CALLS_BEFORE_TRACING:
-            self._traces[key] = self._trace(structures)
-        trace = self._traces.get(key)
-        if trace is None or any(atoms.pbc.any() for atoms in structures):
-            return None
-        with torch.no_grad():
-            results = trace.replay(self._positions(structures))
-        return {
-            target: self._trainer._denorm_preds(target, value, trace.batch)
-            for target, value in zip(TARGETS, results, strict=True)
-        }
-
-    def _trace(self, structures: Sequence[Atoms]) -> _Trace | None:
-        """None where there are no fixed edges, or where it would give something else."""
-        batch = self._batch(structures)
-        if not isinstance(self._model, EdgesMixin) or self._model.against_fixed_edges(batch):
-            return None
-        constants = {name: value for name, value in batch.items() if name != "pos"}
-
-        def network(pos: Tensor) -> list[Tensor]:
-            out = self._model(Data(pos=pos.detach(), **constants))
-            return [out[target].detach() for target in TARGETS]
-
-        with self._model.fixed_edges(batch):
-            module = make_fx(network)(batch.pos)
-        simplify(module, {})
-        usual = self._model(self._batch(structures))
-        for target, value in zip(TARGETS, module(batch.pos), strict=True):
-            if (value - usual[target]).abs().max() > TOLERANCE * usual[target].abs().max():
-                logging.warning(f"traced predictions differ in {target}: the model is not traced")
-                return None
-        return _Trace(module.forward, batch)
-
-    def _positions(self, structures: Sequence[Atoms]) -> Tensor:
-        """(N, 3), in the precision of the model, which is not that of records."""
-        weights = next(self._model.parameters())
-        positions = np.concatenate([atoms.positions for atoms in structures])
-        return torch.from_numpy(positions).to(weights.device, weights.dtype)
-
     def _batch(self, structures: Sequence[Atoms]) -> Batch:
-        for atoms in structures:
-            self._require_fitting(atoms)
-        batch = data_list_collater([_graph(atoms) for atoms in structures], otf_graph=True).to(self._trainer.device)
-        batch.pos = self._positions(structures)
-        batch.cell = torch.from_numpy(np.stack([_cell(atoms) for atoms in structures])).to(batch.pos)
-        return batch
+        """Of the same atoms as the last one, in dynamics, all but positions and cells are the last one's."""
+        key = b"|".join(atoms.numbers.tobytes() + atoms.pbc.tobytes() for atoms in structures)
+        if self._last is None or self._last[0] != key:
+            for atoms in structures:
+                self._require_fitting(atoms)
+            self._last = key, data_list_collater(list(map(_graph, structures)), otf_graph=True)
+        batch = copy.copy(self._last[1])
+        # in the precision of the model, which is not that of records
+        dtype = next(self._model.parameters()).dtype
+        batch.pos = torch.from_numpy(np.concatenate([atoms.positions for atoms in structures])).to(dtype)
+        batch.cell = torch.from_numpy(np.stack(list(map(_cell, structures)))).to(dtype)
+        return batch.to(self._trainer.device)
 
     def _require_fitting(self, atoms: Atoms) -> None:
         if self._elements is not None and (unknown := sorted(set(atoms.numbers.tolist()) - self._elements)):

@@ -21,6 +21,7 @@ from ocp_dc.datasets.samples import oxide_sample_path, sample_path
 from ocp_dc.errors import InputError
 from ocp_dc.evaluation import predict
 from ocp_dc.launch import run_fairchem
+from ocp_dc.trainers import traced_prediction
 from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 OLD_CHECKPOINT = Path(__file__).parent / "data" / "checkpoints" / "schnet_dc.pt"
@@ -123,12 +124,12 @@ def test_a_molecule_asked_for_often_is_traced_and_gives_the_same(trained, molecu
     checkpoint = trained(f"{name}_dc", *(["--model.max_neighbors=50"] if name == "gemnet_t" else []))
     usual = doubled(load(checkpoint, "cpu"))
     model = doubled(load(checkpoint, "cpu"))
-    monkeypatch.setattr(calculator, "CALLS_BEFORE_TRACING", 2)
+    monkeypatch.setattr(traced_prediction, "CALLS_BEFORE_TRACING", 2)
     model.evaluate([molecules[0]])
     model.evaluate([molecules[1]])
-    (trace,) = model._traces.values()
-    assert trace is not None
-    monkeypatch.setattr(usual, "_replayed", lambda _: None)
+    (replay,) = model._trainer.traced_predictions._replays.values()
+    assert replay is not None
+    monkeypatch.setattr(usual._trainer, "traced_predictions", lambda _: None)
     stretched = molecules[2].copy()
     # beyond the cutoff from most others
     stretched.positions[8] += 4.0

@@ -123,9 +123,8 @@ class TracedStep:
             return f"{type(model).__name__} has no fixed edges"
         if not model.regress_forces:
             return "model.regress_forces is False"
-        for name, module in model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase):
-                return f"{name} keeps statistics of the batches ({type(module).__name__})"
+        if name := batch_norm_of(model):
+            return f"{name} keeps statistics of the batches"
         parameters = [p for module in model.modules() for p in module._parameters.values() if p is not None]
         if len(set(parameters)) < len(parameters):
             return "two modules of the model share a parameter"
@@ -211,6 +210,12 @@ class TracedStep:
         outputs = [usual.out[name] for name in leaves]
         gradients = torch.autograd.grad(outputs, parameters, slopes, allow_unused=True)
         return {p: torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)}
+
+
+def batch_norm_of(model: nn.Module) -> str | None:
+    """The name of a model's first batch normalization; None if it has none."""
+    norms = (name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._NormBase))
+    return next(norms, None)
 
 
 def _inputs(batch: Batch) -> list[Tensor]:

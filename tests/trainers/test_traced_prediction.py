@@ -1,0 +1,76 @@
+"""Traced predictions equal the network's, follow its weights, and are left alone where they cannot be."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from ocp_dc.models import CGCNNIReLU, SchNetIReLU
+from ocp_dc.trainers import traced_prediction
+from ocp_dc.trainers.traced_prediction import TracedPredictions
+
+NUMBERS = torch.tensor([6, 8, 1, 1, 1])
+
+
+@pytest.fixture(autouse=True)
+def _at_the_second_call(monkeypatch):
+    monkeypatch.setattr(traced_prediction, "CALLS_BEFORE_TRACING", 2)
+
+
+def batch_of(seed: int, count: int = 3, numbers: torch.Tensor = NUMBERS) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    positions = 2.5 * torch.randn(count, len(numbers), 3, generator=generator, dtype=torch.float64)
+    fields = {"atomic_numbers": numbers, "natoms": len(numbers), "cell": torch.eye(3)[None]}
+    return Batch.from_data_list([Data(pos=own, **fields) for own in positions])
+
+
+def schnet(**settings) -> SchNetIReLU:
+    torch.manual_seed(0)
+    widths = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 6, "cutoff": 6.0}
+    return SchNetIReLU(**widths, **settings).double().eval().requires_grad_(False)
+
+
+def assert_replayed_equals(model, predictions, batch):
+    replayed = predictions(batch)
+    assert replayed is not None
+    for target, expected in model(batch.clone()).items():
+        torch.testing.assert_close(replayed[target], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_replays_equal_the_network_and_follow_its_weights():
+    model = schnet()
+    predictions = TracedPredictions(model)
+    assert predictions(batch_of(0)) is None
+    assert_replayed_equals(model, predictions, batch_of(1))
+    for parameter in model.parameters():
+        parameter.data.mul_(1.1)
+    assert_replayed_equals(model, predictions, batch_of(2))
+
+
+def test_each_composition_is_counted_apart():
+    model = schnet()
+    predictions = TracedPredictions(model)
+    assert predictions(batch_of(0)) is None
+    assert predictions(batch_of(0, count=2)) is None
+    assert predictions(batch_of(0, numbers=NUMBERS.flip(0))) is None
+    assert_replayed_equals(model, predictions, batch_of(1, numbers=NUMBERS.flip(0)))
+
+
+def test_what_differs_from_the_network_is_not_used(monkeypatch, caplog):
+    model = schnet()
+    predictions = TracedPredictions(model)
+    trace = traced_prediction._trace
+    wrong = lambda *given: lambda pos: [1.001 * value for value in trace(*given)(pos)]  # noqa: E731
+    monkeypatch.setattr(traced_prediction, "_trace", wrong)
+    with caplog.at_level(logging.WARNING):
+        assert [predictions(batch_of(seed)) for seed in range(3)] == [None] * 3
+    assert "traced predictions differ in energy" in caplog.text
+
+
+@pytest.mark.parametrize("model", [schnet(use_pbc=True), CGCNNIReLU(activation="original").eval()])
+def test_periodic_structures_and_batch_normalization_are_left_alone(model):
+    predictions = TracedPredictions(model)
+    assert [predictions(batch_of(seed)) for seed in range(3)] == [None] * 3

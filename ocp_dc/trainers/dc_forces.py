@@ -371,7 +371,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     @contextmanager
     def _predicting(self) -> Iterator[None]:
         """With averaged weights where there are some, and nothing kept for gradients by any: forces need none."""
-        self.model.eval()
+        if self.model.training:
+            self.model.eval()
         if self.ema:
             self.ema.store()
             self.ema.copy_to()

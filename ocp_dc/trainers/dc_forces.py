@@ -19,7 +19,7 @@ from fairchem.core.modules.evaluator import Evaluator
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Batch, Data
@@ -296,7 +296,14 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     def _eager_step(self, batch: Batch) -> Step:
         with torch.autocast("cuda", enabled=self.scaler is not None):
             out = self._forward(batch)
-            return Step(out, self._compute_loss(out, batch))
+            return Step(out, self._compute_loss(out, batch), self._learned())
+
+    def _learned(self) -> list[nn.Parameter] | None:
+        """What gradients are wanted of; several processes exchange them as PyTorch sees to."""
+        if distutils.get_world_size() > 1:
+            return None
+        parameters = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        return [parameter for parameter in parameters if parameter.requires_grad]
 
     def _choose_step(self, steps: int) -> TracedStep | None:
         """What ``optim.step`` says of a run of so many steps; None for the eager one."""

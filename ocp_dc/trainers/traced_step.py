@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -38,21 +38,24 @@ class Step:
     Attributes:
         out: ``energy`` (B, 1) and ``forces`` (N, 3).
         loss: a number.
+        learned: the parameters whose gradients are wanted; None for those of all that the loss depends on, positions
+            among them.
     """
 
     out: dict[str, Tensor]
     loss: Tensor
+    learned: list[nn.Parameter] | None = None
 
     def backward(self) -> None:
         """Leaves the gradients in the parameters."""
-        self.loss.backward()
+        self.loss.backward(inputs=self.learned)
 
 
 @dataclass
 class ReplayedStep(Step):
     """One whose gradients are known."""
 
-    gradients: dict[nn.Parameter, Tensor]
+    gradients: dict[nn.Parameter, Tensor] = field(default_factory=dict)
 
     def backward(self) -> None:
         for parameter, gradient in self.gradients.items():
@@ -163,7 +166,7 @@ class TracedStep:
         if self._captured:
             # the next replay overwrites them
             loss, out = loss.clone(), {name: value.clone() for name, value in out.items()}
-        return ReplayedStep(out, loss, dict(zip(trace.parameters, gradients, strict=True)))
+        return ReplayedStep(out, loss, gradients=dict(zip(trace.parameters, gradients, strict=True)))
 
     def _compared(self, trace: _Trace, step: ReplayedStep, batch: Batch) -> Step:
         """The step, if the usual one gives the same; if not, the usual one, for the first time."""

@@ -5,8 +5,9 @@ Each function changes a graph in place and keeps what it computes.
 
 from __future__ import annotations
 
+import logging
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, fx
@@ -49,6 +50,27 @@ def simplify(module: fx.GraphModule, living: dict[str, Tensor]) -> None:
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
+
+
+def scripted(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """The function of a module, with its operations called from C++: Python takes a microsecond or two for each.
+
+    TorchScript runs them as they are, without its own rewriting. It cannot call ``full_like`` of a number of another
+    type, which functions of it then call from Python as before.
+    """
+
+    def call(*given: Tensor) -> Sequence[Tensor]:
+        with torch.jit.optimized_execution(False):
+            return function(*given)
+
+    try:
+        with torch.no_grad():
+            function = torch.jit.trace(lambda *given: tuple(module(*given)), tuple(inputs), check_trace=False)
+            call(*inputs)
+    except RuntimeError as error:
+        logging.debug(f"operations are called from Python: {error}")
+        return module.forward
+    return call
 
 
 def _calls(graph: fx.Graph) -> Iterator[fx.Node]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.data import Batch, Data
 
 from ocp_dc.edges import EdgesMixin
-from ocp_dc.trainers.traced_graph import simplify
+from ocp_dc.trainers.traced_graph import scripted, simplify
 from ocp_dc.trainers.traced_step import TARGETS, batch_norm_of
 
 # to trace takes as long as some hundred predictions save
@@ -37,7 +37,7 @@ class TracedPredictions:
         self._model = model
         self._can = isinstance(model, EdgesMixin) and not batch_norm_of(model)
         self._calls: Counter[tuple[bytes, ...]] = Counter()
-        self._replays: dict[tuple[bytes, ...], Callable[..., list[Tensor]] | None] = {}
+        self._replays: dict[tuple[bytes, ...], Callable[..., Sequence[Tensor]] | None] = {}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor] | None:
         """``energy`` (B, 1) and ``forces`` (N, 3) of a batch; None where the network has to be asked itself."""
@@ -55,7 +55,7 @@ class TracedPredictions:
         with torch.no_grad():
             return dict(zip(TARGETS, replay(batch.pos.detach()), strict=True))
 
-    def _traced(self, batch: Batch) -> Callable[..., list[Tensor]] | None:
+    def _traced(self, batch: Batch) -> Callable[..., Sequence[Tensor]] | None:
         if self._model.against_fixed_edges(batch) is not None:
             return None
         replay = _trace(self._model, batch)
@@ -67,7 +67,7 @@ class TracedPredictions:
         return replay
 
 
-def _trace(model: nn.Module, batch: Batch) -> Callable[..., list[Tensor]]:
+def _trace(model: nn.Module, batch: Batch) -> Callable[..., Sequence[Tensor]]:
     """A function of positions that gives energies and forces."""
     parameters = dict(model.named_parameters())
     constants = {name: value for name, value in batch.items() if name != "pos"}
@@ -83,4 +83,4 @@ def _trace(model: nn.Module, batch: Batch) -> Callable[..., list[Tensor]]:
     with model.fixed_edges(batch):
         module = make_fx(predict)(*living.values(), batch.pos.detach())
     simplify(module, living)
-    return module.forward
+    return scripted(module, [batch.pos.detach()])

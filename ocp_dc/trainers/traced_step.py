@@ -6,17 +6,17 @@ The step's shapes must not change, so all pairs of a molecule's atoms are edges 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.data import Batch, Data
 
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import TraceMismatchError
-from ocp_dc.trainers.traced_graph import simplify
+from ocp_dc.trainers.traced_graph import scripted, simplify
 
 MODES = ("auto", "eager", "traced", "cuda_graph")
 # the fields that a trace takes for constants; a batch with others gets a trace of its own
@@ -66,7 +66,7 @@ class ReplayedStep(Step):
 class _Trace:
     """``replay(pos, energy, forces)`` gives loss, energies, forces and the gradients of ``parameters``."""
 
-    replay: Callable[..., list[Tensor]]
+    replay: Callable[..., Sequence[Tensor]]
     parameters: list[nn.Parameter]
     compared: bool = False
     differed: bool = False
@@ -143,7 +143,8 @@ class TracedStep:
         inputs = _inputs(batch)
         try:
             with self._model.fixed_edges(batch):
-                replay, parameters = _trace(self._model, self._compute_loss, batch)
+                module, parameters = _trace(self._model, self._compute_loss, batch)
+                replay = module.forward if self._captured else scripted(module, inputs)
         except Exception as error:
             return self._refused(f"{type(error).__name__} while it was traced: {error}")
         if self._captured:
@@ -227,7 +228,7 @@ def _inputs(batch: Batch) -> list[Tensor]:
 
 def _trace(
     model: nn.Module, compute_loss: Callable[[dict[str, Tensor], Data], Tensor], batch: Batch
-) -> tuple[Callable[..., list[Tensor]], list[nn.Parameter]]:
+) -> tuple[fx.GraphModule, list[nn.Parameter]]:
     """A function of positions and labels that gives loss, outputs and gradients, and the parameters of these.
 
     The parameters are in it by reference, so that it follows the optimizer.
@@ -254,10 +255,10 @@ def _trace(
     living = {f"parameter_{index}": parameter.detach() for index, parameter in enumerate(parameters.values())}
     module = make_fx(step)(*living.values(), *_inputs(batch))
     simplify(module, living)
-    return module.forward, [parameters[name] for name in used]
+    return module, [parameters[name] for name in used]
 
 
-def _capture(replay: Callable[..., list[Tensor]], inputs: list[Tensor]) -> Callable[..., list[Tensor]]:
+def _capture(replay: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """The same, of launches that were recorded once, and with results that the next call overwrites."""
     held = [value.clone() for value in inputs]
     aside = torch.cuda.Stream()

@@ -1,4 +1,4 @@
-"""The step of SchNet captured in a CUDA graph, against the eager one."""
+"""Steps captured in a CUDA graph against eager ones, and predictions against those of the CPU."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from small_models import SCHNET
+from test_fixed_edges import FORMS
 from test_properties import assert_close
-from test_traced_step import conformations, trainer_of
+from test_traced_step import assert_same_results, conformations, results, trainer_of
 from test_training import interrupt_after, load, only_checkpoint, read_log, train, weights
 
+from ocp_dc.evaluation import evaluate, load_trainer
 from ocp_dc.trainers.traced_step import ReplayedStep, Step, TracedStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -52,6 +54,20 @@ def test_fifty_steps_as_the_eager_ones(activation, dtype, rtol):
         assert_close(parameter.detach(), eager.get_parameter(name).detach(), 10 * rtol)
 
 
+@pytest.mark.parametrize(("small", "form"), FORMS)
+def test_every_model_with_fixed_edges(small, form):
+    model = small.build(form).to("cuda")
+    step, usual = steps_on_gpu(model)
+    for seed in range(2):
+        batch = conformations(4, seed=seed)
+        if step.against(batch):
+            assert any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules())
+            return
+        replayed = step(batch)
+        assert isinstance(replayed, ReplayedStep)
+        assert_same_results(results(model, replayed), results(model, usual(batch)), 1e-10)
+
+
 def test_outputs_outlive_the_next_replay():
     step, _ = steps_on_gpu(SCHNET.build().to("cuda"))
     first = step(conformations(3))
@@ -80,3 +96,13 @@ def test_a_run_continues(train_arguments, tmp_path):
     train(train_arguments("schnet_dc", *settings, "--checkpoint", str(checkpoint), run_dir=rest))
     for name, weight in weights(only_checkpoint(whole)).items():
         torch.testing.assert_close(weights(only_checkpoint(rest))[name], weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", ["schnet_dc", "cgcnn_dc", "dimenetplusplus_dc", "forcenet_dc", "gemnet_t_dc"])
+def test_trained_models_predict_as_on_the_cpu(train_arguments, sample_data, tmp_path, config):
+    train(train_arguments(config, "--optim.max_epochs=1", run_dir=tmp_path))
+    checkpoint = only_checkpoint(tmp_path)
+    assert load_trainer(checkpoint).scaler is None
+    (on_gpu, _), (on_cpu, _) = (evaluate(checkpoint, sample_data / "test", cpu=cpu) for cpu in (False, True))
+    assert on_gpu.energy_mae == pytest.approx(on_cpu.energy_mae, rel=1e-4)
+    assert on_gpu.force_mae == pytest.approx(on_cpu.force_mae, rel=1e-4)

@@ -317,7 +317,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
                 logging.info(f"the run trains eagerly (optim.step: {mode}): {reason}")
             return None
         captured = mode == "cuda_graph" or (mode == "auto" and not on_cpu)
-        return TracedStep(self._unwrapped_model, self._eager_step, self._compute_loss, captured)
+        level = logging.INFO if mode == "auto" else logging.WARNING
+        return TracedStep(self._unwrapped_model, self._eager_step, self._compute_loss, captured, level)
 
     def _against_tracing(self) -> str | None:
         if self.scaler is not None:

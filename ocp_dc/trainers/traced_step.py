@@ -83,6 +83,7 @@ class TracedStep:
         usual: the step with the model's own edges.
         compute_loss: ``(out, batch)``, the loss of ``energy`` and ``forces``.
         captured: record each trace in a CUDA graph.
+        level: at which the log says that steps are not replayed, and why.
     """
 
     def __init__(
@@ -91,11 +92,13 @@ class TracedStep:
         usual: Callable[[Batch], Step],
         compute_loss: Callable[[dict[str, Tensor], Data], Tensor],
         captured: bool = False,
+        level: int = logging.WARNING,
     ) -> None:
         self._model = model
         self._usual = usual
         self._compute_loss = compute_loss
         self._captured = captured
+        self._level = level
         self._traces: dict[tuple[bytes, ...], _Trace | None] = {}
         self._reasons: set[str] = set()
 
@@ -154,7 +157,7 @@ class TracedStep:
 
     def _refused(self, reason: str) -> None:
         if reason not in self._reasons:
-            logging.warning(f"the training step runs eagerly: {reason}")
+            logging.log(self._level, f"the training step runs eagerly: {reason}")
         self._reasons.add(reason)
 
     def _replayed(self, trace: _Trace, batch: Batch) -> ReplayedStep:

@@ -141,7 +141,9 @@ class TrainedModel(Calculator):
 
     def _batch(self, structures: Sequence[Atoms]) -> Batch:
         """Of the same atoms as the last one, in dynamics, all but positions and cells are the last one's."""
-        key = b"|".join(atoms.numbers.tobytes() + atoms.pbc.tobytes() for atoms in structures)
+        key = b"|".join(
+            atoms.numbers.tobytes() + atoms.pbc.tobytes() + atoms.get_tags().tobytes() for atoms in structures
+        )
         if self._last is None or self._last[0] != key:
             for atoms in structures:
                 self._require_fitting(atoms)

@@ -33,6 +33,8 @@ from ocp_dc.models.scale_factors import load_scale_factors
 from ocp_dc.models.triplets import Slots
 from ocp_dc.models.variants import MOLECULE_EDGES, Variant
 
+ATOMS_OF_A_TRIPLET = 3
+
 
 def _outside_the_bases(path: str) -> bool:
     # the softplus there keeps an exponent of the Bernstein basis positive
@@ -82,6 +84,11 @@ class GemNetTIReLU(Variant, GradientForces, EdgesMixin, GemNetT):
             if isinstance(basis.envelope, FairchemsEnvelope):
                 basis.envelope = PolynomialEnvelope(basis.envelope.p)
         self.harmonics = ZonalHarmonics(self.mlp_cbf3.num_spherical)
+
+    def against_fixed_edges(self, data) -> str | None:
+        if int(data.natoms[0]) < ATOMS_OF_A_TRIPLET:
+            return "GemNet needs a triplet"
+        return super().against_fixed_edges(data)
 
     def forward(self, data) -> dict[str, Tensor]:
         if not (self.regress_forces and self.direct_forces):

@@ -41,7 +41,7 @@ class TracedPredictions:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor] | None:
         """``energy`` (B, 1) and ``forces`` (N, 3) of a batch; None where the network has to be asked itself."""
-        if not self._can or self._model.use_pbc:
+        if not self._can or self._model.use_pbc or not self._model.regress_forces:
             return None
         key = tuple(batch[name].cpu().numpy().tobytes() for name in COMPOSITIONS)
         self._calls[key] += 1
@@ -58,7 +58,11 @@ class TracedPredictions:
     def _traced(self, batch: Batch) -> Callable[..., Sequence[Tensor]] | None:
         if self._model.against_fixed_edges(batch) is not None:
             return None
-        replay = _trace(self._model, batch)
+        try:
+            replay = _trace(self._model, batch)
+        except Exception as error:  # of any class: what cannot be traced fails anywhere
+            logging.warning(f"predictions are not traced: {type(error).__name__}: {error}")
+            return None
         usual = self._model(batch.clone())
         for target, value in zip(TARGETS, replay(batch.pos.detach()), strict=True):
             if not (value - usual[target]).abs().max() <= TOLERANCE * usual[target].abs().max():

@@ -9,7 +9,7 @@ from small_models import SCHNET
 from test_fixed_edges import FORMS
 from test_properties import assert_close
 from test_traced_step import assert_same_results, conformations, results, trainer_of
-from test_training import interrupt_after, load, only_checkpoint, read_log, train, weights
+from test_training import only_checkpoint, read_log, train, weights, whole_and_resumed
 
 from ocp_dc.evaluation import evaluate, load_trainer
 from ocp_dc.trainers.traced_step import ReplayedStep, Step, TracedStep
@@ -87,15 +87,9 @@ def test_a_run_learns_the_same(train_arguments, tmp_path):
 
 def test_a_run_continues(train_arguments, tmp_path):
     """To rounding: sums over edges are in any order on a GPU."""
-    settings = ("--optim.max_epochs=3", "--optim.checkpoint_every=4", CAPTURED)
-    whole, part, rest = tmp_path / "whole", tmp_path / "part", tmp_path / "rest"
-    train(train_arguments("schnet_dc", *settings, run_dir=whole))
-    interrupt_after(9, lambda: train(train_arguments("schnet_dc", *settings, run_dir=part)))
-    checkpoint = only_checkpoint(part)
-    assert load(checkpoint)["step"] == 8
-    train(train_arguments("schnet_dc", *settings, "--checkpoint", str(checkpoint), run_dir=rest))
-    for name, weight in weights(only_checkpoint(whole)).items():
-        torch.testing.assert_close(weights(only_checkpoint(rest))[name], weight, rtol=1e-4, atol=1e-6)
+    whole, resumed = whole_and_resumed(train_arguments, tmp_path, CAPTURED)
+    for name, weight in weights(whole).items():
+        torch.testing.assert_close(weights(resumed)[name], weight, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("config", ["schnet_dc", "cgcnn_dc", "dimenetplusplus_dc", "forcenet_dc", "gemnet_t_dc"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from molecules import MOLECULES, TRICLINIC, batch_of, molecule, moved, structure
-from small_models import CGCNN, MODELS, SCHNET
+from small_models import CGCNN, GEMNET_T, MODELS, SCHNET
 from test_properties import assert_close, has_gradient_forces
 
 from ocp_dc.edges import EdgesMixin, molecule_edges
@@ -136,3 +136,7 @@ def test_a_model_that_does_not_leave_edges_out():
     model.supports_fixed_edges = False
     with pytest.raises(InputError, match="CGCNNIReLU has no fixed edges"), model.fixed_edges(batch_of(FIRST)):
         pass
+
+
+def test_gemnet_needs_a_triplet():
+    assert GEMNET_T.build().against_fixed_edges(batch_of(molecule(0, 2))) == "GemNet needs a triplet"

@@ -70,7 +70,20 @@ def test_what_differs_from_the_network_is_not_used(monkeypatch, caplog):
     assert "traced predictions differ in energy" in caplog.text
 
 
-@pytest.mark.parametrize("model", [schnet(use_pbc=True), CGCNNIReLU(activation="original").eval()])
-def test_periodic_structures_and_batch_normalization_are_left_alone(model):
+def test_what_cannot_be_traced_is_asked_each_time(monkeypatch, caplog):
+    def fails(*_):
+        raise RuntimeError("it draws random numbers")
+
+    monkeypatch.setattr(traced_prediction, "_trace", fails)
+    predictions = TracedPredictions(schnet())
+    with caplog.at_level(logging.WARNING):
+        assert [predictions(batch_of(seed)) for seed in range(3)] == [None] * 3
+    assert "predictions are not traced: RuntimeError: it draws random numbers" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "model", [schnet(use_pbc=True), schnet(regress_forces=False), CGCNNIReLU(activation="original").eval()]
+)
+def test_periodic_structures_energies_alone_and_batch_normalization_are_left_alone(model):
     predictions = TracedPredictions(model)
     assert [predictions(batch_of(seed)) for seed in range(3)] == [None] * 3

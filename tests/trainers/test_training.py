@@ -164,17 +164,22 @@ def test_squared_loss_from_the_config(train_arguments, tmp_path):
     assert squared["loss"] != pytest.approx((2 * squared["energy_mae"] + 5 * squared["forces_mae"]) / 1e6, rel=0.01)
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit(train_arguments, tmp_path):
-    settings = ("--optim.max_epochs=3", "--optim.checkpoint_every=4", "--optim.scheduler=CosineAnnealingLR")
-    whole, part, rest = tmp_path / "whole", tmp_path / "part", tmp_path / "rest"
+def whole_and_resumed(train_arguments, folder, *settings):
+    """The checkpoints of a run of three epochs, and of one that was interrupted and went on in another folder."""
+    settings = ("--optim.max_epochs=3", "--optim.checkpoint_every=4", *settings)
+    whole, part, rest = folder / "whole", folder / "part", folder / "rest"
     train(train_arguments("schnet_dc", *settings, run_dir=whole))
     interrupt_after(9, lambda: train(train_arguments("schnet_dc", *settings, run_dir=part)))
     checkpoint = only_checkpoint(part)
     assert load(checkpoint)["step"] == 8
     train(train_arguments("schnet_dc", *settings, "--checkpoint", str(checkpoint), run_dir=rest))
-    assert_same_weights(only_checkpoint(whole), only_checkpoint(rest))
     assert load(checkpoint)["step"] == 8  # the checkpoint resumed from is untouched
-    assert [record["step"] for record in read_log(rest, "train")] == list(range(9, 16))
+    return only_checkpoint(whole), only_checkpoint(rest)
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(train_arguments, tmp_path):
+    assert_same_weights(*whole_and_resumed(train_arguments, tmp_path, "--optim.scheduler=CosineAnnealingLR"))
+    assert [record["step"] for record in read_log(tmp_path / "rest", "train")] == list(range(9, 16))
 
 
 def interrupt_after(step: int, run) -> None:

@@ -6,12 +6,12 @@ import argparse
 import logging
 import sys
 import warnings
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ocp_dc
 from ocp_dc.config_commands import add_config_commands
+from ocp_dc.configuration.flags import flags_parser
 from ocp_dc.datasets.md17_commands import add_md17_commands
 from ocp_dc.datasets.oc22_commands import add_oc22_commands
 from ocp_dc.errors import InputError, TrainingDivergedError
@@ -120,22 +120,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run_fairchem(mode: str, arguments: list[str]) -> int:
     if {"-h", "--help"}.intersection(arguments):
-        _print_help_of_fairchem(mode)
+        flags_parser(mode).print_help()
         return 0
-    from ocp_dc.launch import run_fairchem
+    from ocp_dc.configuration.arguments import checked_arguments
 
-    return run_fairchem(mode, arguments)
+    args, overrides = checked_arguments(mode, arguments)
+    from ocp_dc.launch import run_checked
 
-
-def _print_help_of_fairchem(mode: str) -> None:
-    # from the file of its flags: importing its package takes seconds
-    folder = next(iter(find_spec("fairchem").submodule_search_locations))
-    spec = spec_from_file_location("fairchem_flags", Path(folder) / "core" / "common" / "flags.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    parser = module.flags.get_parser()
-    parser.prog = f"ocp-dc {mode}"
-    parser.print_help()
+    return run_checked(args, overrides)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 from fairchem.core import _cli
 from fairchem.core.common import distutils
-from fairchem.core.common.flags import flags
 from fairchem.core.common.utils import build_config
 
 import ocp_dc.trainers  # noqa: F401  registers models and trainer
-from ocp_dc.config_files import config_path
-from ocp_dc.errors import InputError
-from ocp_dc.trainers.config_keys import check_sections
+from ocp_dc.configuration.arguments import checked_arguments
+from ocp_dc.configuration.checking import check_config
 
 
 class Runner(_cli.Runner):
@@ -32,12 +30,15 @@ def run_fairchem(mode: str, arguments: Sequence[str]) -> int:
     """`fairchem --mode MODE ARGUMENTS`, on the CPU where there is no GPU.
 
     Raises:
-        InputError: a config or checkpoint that is not there, or an unknown section.
+        InputError: see :func:`~ocp_dc.configuration.arguments.checked_arguments`.
     """
-    args, overrides = parse_arguments(mode, arguments)
-    if args.checkpoint and not Path(args.checkpoint).is_file():
-        raise InputError(f"--checkpoint {args.checkpoint}: no such file")
-    _cli.Runner, _cli.runner_wrapper = Runner, run_rank
+    return run_checked(*checked_arguments(mode, arguments))
+
+
+def run_checked(args: argparse.Namespace, overrides: list[str]) -> int:
+    """What :func:`run_fairchem` does, of arguments that have been checked."""
+    _use_available_device(args)
+    _cli.Runner, _cli.runner_wrapper, _cli.build_config = Runner, run_rank, _checked_config
     try:
         _cli.main(args, overrides)
     finally:
@@ -45,18 +46,23 @@ def run_fairchem(mode: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def parse_arguments(mode: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """fairchem's flags, and the overridden config keys; ``build_config`` makes a config of both.
+def config_of(mode: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The config that :func:`run_fairchem` runs.
 
     Raises:
-        InputError: there is no such file, nor a shipped config of that name, or it has an unknown section.
+        InputError: see :func:`~ocp_dc.configuration.arguments.checked_arguments`.
     """
-    args, overrides = flags.get_parser().parse_known_args(["--mode", mode, *arguments])
-    args.config_yml = config_path(str(args.config_yml))
-    check_sections(build_config(args, overrides))
-    if not torch.cuda.is_available() and not args.submit:
-        args.cpu = True
-    return args, overrides
+    args, overrides = checked_arguments(mode, arguments)
+    _use_available_device(args)
+    return _checked_config(args, overrides)
+
+
+def _use_available_device(args: argparse.Namespace) -> None:
+    args.cpu = args.cpu or not (torch.cuda.is_available() or args.submit)
+
+
+def _checked_config(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
+    return check_config(build_config(args, overrides))
 
 
 def clean_up() -> None:

@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 from fairchem.core.common import distutils
-from fairchem.core.common.utils import build_config
 
 import ocp_dc
 from ocp_dc.datasets.manifest import Manifest
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
-from ocp_dc.launch import clean_up, parse_arguments
+from ocp_dc.launch import clean_up, config_of
 from ocp_dc.models import build_model
 from ocp_dc.models.scale_factors import scale_factor_names
 from ocp_dc.references import manifests_of
@@ -67,12 +66,9 @@ def fit_scale_factors(
 def _training_config(config_yml: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The config as for training, with nothing but the training set, and its factors yet to be fitted."""
     # --debug: no logger
-    config = build_config(*parse_arguments("train", ["--config-yml", str(config_yml), "--debug", *overrides]))
+    config = config_of("train", ["--config-yml", str(config_yml), "--debug", *overrides])
     config["model"].pop("scale_file", None)
-    train = config.get("dataset", {}).get("train")
-    if not train:
-        raise InputError(f"{config_yml}: dataset.train is missing; scale factors are fitted on the training set")
-    config["dataset"] = {"train": train}
+    config["dataset"] = {"train": config["dataset"]["train"]}
     return config
 
 

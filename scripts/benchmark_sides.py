@@ -14,11 +14,11 @@ from unittest import mock
 import numpy as np
 import torch
 
-from ocp_dc.launch import parse_arguments
+from ocp_dc.launch import config_of
 
 # isort: split
 from fairchem.core.common import distutils
-from fairchem.core.common.utils import build_config, new_trainer_context
+from fairchem.core.common.utils import new_trainer_context
 
 from ocp_dc.datasets.molecule_conversion import convert
 from ocp_dc.experiments.scales import WIDTHS
@@ -63,7 +63,7 @@ def settings(options: argparse.Namespace, model: str, config: str, data: Path, r
     ]
     if not options.gpu:
         arguments.append("--cpu")
-    return build_config(*parse_arguments("train", arguments))
+    return config_of("train", arguments)
 
 
 @contextlib.contextmanager

@@ -96,7 +96,10 @@ class DerivativeConstrainedTrainer(OCPTrainer):
     ) -> None:
         # as fairchem's calculator gives it, without sources
         dataset = {} if isinstance(dataset, list) else dataset
-        check_trainer_config(task, model, outputs, dataset, optimizer, loss_functions)
+        checked = check_trainer_config(
+            task=task, model=model, outputs=outputs, dataset=dataset, optim=optimizer, loss_functions=loss_functions
+        )
+        task, optimizer = checked["task"], checked.pop("optim")
         self.data_units = common_units(dataset)
         self.label_rescaling = parse_label_rescaling(task.get("label_rescaling"))
         self.reference_energy = parse_reference_energy(task.get("reference_energy"))
@@ -107,12 +110,8 @@ class DerivativeConstrainedTrainer(OCPTrainer):
         torch.set_flush_denormal(True)
         keep_freed_memory()
         super().__init__(
-            task=task,
-            model=model,
-            outputs=outputs,
-            dataset=dataset,
+            **checked,
             optimizer=optimizer,
-            loss_functions=loss_functions,
             identifier=identifier,
             timestamp_id=timestamp_id or unused_run_id(Path(run_dir or "."), identifier),
             run_dir=run_dir,

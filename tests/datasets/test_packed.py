@@ -254,7 +254,9 @@ def test_a_missing_source_is_found_with_the_config(tmp_path):
     dataset = {"train": {"format": "md17_packed", "src": str(tmp_path / "nowhere")}}
     outputs = {"energy": {"level": "system"}, "forces": {"level": "atom"}}
     with pytest.raises(InputError, match=r"dataset\.train\.src is .*nowhere: no LMDB there"):
-        check_trainer_config({}, {"name": "schnet"}, outputs, dataset, optim, [])
+        check_trainer_config(
+            task={}, model={"name": "schnet"}, outputs=outputs, dataset=dataset, optim=optim, loss_functions=[]
+        )
 
 
 @pytest.mark.parametrize("workers", [0, 2])

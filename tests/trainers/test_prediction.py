@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from fairchem.core.common.utils import build_config, new_trainer_context
+from fairchem.core.common.utils import new_trainer_context
 from fairchem.core.trainers.base_trainer import BaseTrainer
 from torch.utils.data import DataLoader
 
 from ocp_dc.datasets.packed import PackedDataset, collate
-from ocp_dc.launch import clean_up, parse_arguments
+from ocp_dc.launch import clean_up, config_of
 from ocp_dc.models.forces import GradientForces
 from ocp_dc.trainers.prediction import HeldPredictions, evaluation_batch_size
 
@@ -25,9 +25,7 @@ def trainer_of(train_arguments):
     contexts = []
 
     def of(config, *overrides):
-        context = new_trainer_context(
-            config=build_config(*parse_arguments("train", train_arguments(config, *overrides)))
-        )
+        context = new_trainer_context(config=config_of("train", train_arguments(config, *overrides)))
         trainer = context.__enter__().trainer
         contexts.append(context)
         trainer.model.double()

@@ -371,7 +371,7 @@ def test_compared_again_after_the_first_validation(train_arguments, monkeypatch)
 
 
 def test_unknown_step(train_arguments):
-    with pytest.raises(InputError, match=r"optim\.step is 'compiled'; choose auto, eager, traced, cuda_graph"):
+    with pytest.raises(InputError, match=r"optim\.step is 'compiled'; it must be auto, eager, traced or cuda_graph"):
         train(train_arguments("schnet_dc", "--optim.step=compiled"))
 
 

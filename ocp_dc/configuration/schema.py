@@ -1,0 +1,472 @@
+"""Every key of a config: its type, its range, and what it is for.
+
+Nothing heavy is imported here. What only fairchem and PyTorch know (models of others, parameters of schedulers and
+optimizers beyond those listed) is checked by the trainer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+TRAINERS = ("dc_forces", "ocp_dc.trainers.DerivativeConstrainedTrainer")
+NUMBER_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+
+
+def number_of_text(value: Any) -> Any:
+    """YAML takes 1e-4, without a point, for text: the number it is meant to be. Other values as they are."""
+    return float(value) if isinstance(value, str) and NUMBER_AS_TEXT.match(value) else value
+
+
+def whole_of_text(value: Any) -> Any:
+    """As :func:`number_of_text`, whole where it is."""
+    value = number_of_text(value)
+    return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else value
+
+
+Real = Annotated[float, BeforeValidator(number_of_text), Field(allow_inf_nan=False)]
+Positive = Annotated[float, BeforeValidator(number_of_text), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, BeforeValidator(number_of_text), Field(ge=0, allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(whole_of_text)]
+Count = Annotated[int, BeforeValidator(whole_of_text), Field(ge=1)]
+CountOrNone = Annotated[int, BeforeValidator(whole_of_text), Field(ge=0)]
+AnyNumber = Annotated[Any, BeforeValidator(whole_of_text)]
+# float32 keeps labels that are divided by it
+Constant = Annotated[float, BeforeValidator(number_of_text), Field(ge=1e-30, le=1e30)]
+
+
+class Section(BaseModel):
+    """A mapping of a config; what it does not know is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Task(Section):
+    """How labels are scaled, and what fairchem's tasks read."""
+
+    label_rescaling: Literal["auto", "none"] | Constant | None = Field(
+        None, description="C that divides energies and forces: `auto` (Eq. 4), a number, or `none`"
+    )
+    reference_energy: Literal["none", "mean", "element"] | None = Field(
+        None, description="subtracted before: the mean energy, or least squares per element, in float64"
+    )
+    dataset: str | None = Field(None, description="fairchem's name of a kind of data")
+    prediction_dtype: Literal["float16", "float32", "float64"] | None = Field(
+        None, description="fairchem's; this trainer's predictions are float64"
+    )
+    set_deterministic_scatter: bool | None = Field(None, description="deterministic sums on a GPU, in relaxations")
+    strict_load: bool | None = Field(None, description="a checkpoint must have every weight of the model")
+    eval_relaxations: bool | None = Field(None, description="relaxations, as fairchem has them, like those below")
+    num_relaxation_batches: Count | None = None
+    relax_cell: bool | None = None
+    relax_dataset: dict[str, Any] | None = None
+    relax_opt: dict[str, Any] | None = None
+    relax_volume: bool | None = None
+    relaxation_fmax: Positive | None = Field(None, description="eV/Å")
+    relaxation_steps: Count | None = None
+    save_full_traj: bool | None = None
+    write_pos: bool | None = None
+
+
+class Optim(Section):
+    """The optimizer, its rate, and the length of training. Keys of ``scheduler`` come beside these."""
+
+    # keys of the scheduler are looked up in SCHEDULERS
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    batch_size: Count | None = Field(None, description="conformations in a step, of each process")
+    eval_batch_size: Count | None = Field(None, description="default: as many as are fast")
+    num_workers: CountOrNone | None = Field(None, description="processes that load data; `md17_packed` needs none")
+    load_balancing: Literal["atoms", "neighbors"] | None = Field(
+        None, description="several processes get as many of these each"
+    )
+    load_balancing_on_error: Literal["raise", "warn_and_balance", "warn_and_no_balance"] | None = None
+    optimizer: (
+        Literal["ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
+        | None
+    ) = Field(None, description="of torch.optim; default AdamW")
+    optimizer_params: dict[str, AnyNumber] | None = Field(None, description="its other parameters, such as `amsgrad`")
+    weight_decay: NotNegative | None = None
+    lr_initial: Positive = Field(description="learning rate")
+    scheduler: str | None = Field(
+        None, description="of torch.optim.lr_scheduler, with its parameters as further keys; `Null` for none"
+    )
+    lr_gamma: Positive | None = Field(None, description="fairchem's LambdaLR: factor at each milestone")
+    lr_milestones: list[CountOrNone] | None = Field(None, description="fairchem's LambdaLR: steps")
+    warmup_factor: Annotated[Positive, Field(le=1)] | None = Field(None, description="fairchem's LambdaLR")
+    warmup_steps: CountOrNone | None = Field(None, description="fairchem's LambdaLR")
+    clip_grad_norm: Positive | None = Field(None, description="largest norm of the gradient")
+    ema_decay: Annotated[Positive, Field(lt=1)] | None = Field(None, description="averages weights for predictions")
+    step: Literal["auto", "eager", "traced", "cuda_graph"] | None = Field(None, description="how a step is computed")
+    max_epochs: Count = Field(description="how long to train")
+    eval_every: Count | None = Field(None, description="steps between validations; default: an epoch")
+    checkpoint_every: Whole | None = Field(None, description="steps; default: `eval_every`; 0 or less: at the end")
+    load_datasets_and_model_then_exit: bool | None = None
+
+
+class Output(Section):
+    """What a model predicts."""
+
+    level: Literal["system", "atom"] | None = Field(None, description="of a structure, or of each atom")
+    property: str | None = None
+    shape: Count | None = None
+    parent: str | None = None
+    irrep_dim: CountOrNone | None = None
+    decomposition: dict[str, Any] | None = None
+    prediction_dtype: str | None = None
+    train_on_free_atoms: bool | None = Field(None, description="leave fixed atoms out of the loss")
+    eval_on_free_atoms: bool | None = Field(None, description="leave fixed atoms out of errors")
+
+
+class LossTerm(Section):
+    """A term of the loss."""
+
+    fn: Literal["mae", "mse", "per_atom_mae", "l2norm", "l2mae"] = Field(
+        description="`mae`: absolute errors, as published; `mse`: squared, Eq. 5"
+    )
+    coefficient: NotNegative = Field(description="α of the energy, β of the forces")
+    reduction: Literal["mean", "sum"] | None = None
+
+
+Metric = Literal[
+    "mae",
+    "mse",
+    "rmse",
+    "per_atom_mae",
+    "per_atom_mse",
+    "cosine_similarity",
+    "magnitude_error",
+    "forcesx_mae",
+    "forcesx_mse",
+    "forcesy_mae",
+    "forcesy_mse",
+    "forcesz_mae",
+    "forcesz_mse",
+    "energy_forces_within_threshold",
+    "energy_within_threshold",
+    "average_distance_within_threshold",
+]
+
+
+class Metrics(Section):
+    """What validation reports."""
+
+    metrics: dict[str, list[Metric]] | None = Field(None, description="names of fairchem's metrics for each output")
+    primary_metric: str | None = Field(None, description="that the best checkpoint is chosen by, such as `forces_mae`")
+
+
+class Transforms(Section):
+    """fairchem's, of the training data."""
+
+    normalizer: dict[str, Any] | None = None
+    element_references: dict[str, Any] | None = None
+    decompose_tensor: dict[str, Any] | None = None
+
+
+class Source(Section):
+    """A set of data."""
+
+    format: str | None = Field(None, description="`md17_packed`, or one of fairchem's, such as `lmdb`")
+    src: str | list[str] | None = Field(None, description="folder or file")
+    key_mapping: dict[str, str] | None = Field(None, description="field of the records to output")
+    transforms: Transforms | None = None
+    use_train_settings: bool | None = Field(None, description="what is not set here is as in `train`; default true")
+    metadata_path: str | None = None
+    seed: Whole | None = None
+    first_n: Count | None = None
+    sample_n: Count | None = None
+    max_atoms: Count | None = None
+    no_shuffle: bool | None = None
+    subset_to: list[dict[str, Any]] | None = None
+    lin_ref: str | bool | None = None
+    shard: CountOrNone | None = None
+    total_shards: Count | None = None
+    splits: dict[str, Any] | None = None
+    data2train: str | None = None
+    train_on_oc20_total_energies: bool | None = None
+    oc20_ref: str | None = None
+    a2g_args: dict[str, Any] | None = None
+    atoms_transform_args: dict[str, Any] | None = None
+    ase_read_args: dict[str, Any] | None = None
+    connect_args: dict[str, Any] | None = None
+    select_args: dict[str, Any] | None = None
+    pattern: str | None = None
+    index_file: str | None = None
+    keep_in_memory: bool | None = None
+    include_relaxed_energy: bool | None = None
+    use_tqdm: bool | None = None
+
+
+class Dataset(Section):
+    """The sets."""
+
+    train: Source | None = None
+    val: Source | None = None
+    test: Source | None = None
+    relax: Source | None = None
+    train_split_settings: dict[str, Any] | None = None
+    val_split_settings: dict[str, Any] | None = None
+    test_split_settings: dict[str, Any] | None = None
+
+
+class Logger(Section):
+    """Where fairchem logs to."""
+
+    name: Literal["tensorboard", "wandb"]
+    project: str | None = None
+    entity: str | None = None
+    group: str | None = None
+    watch: Whole | None = None
+    log_weight_table: Whole | None = None
+
+
+class Flags(Section):
+    """What fairchem makes of its flags."""
+
+    mode: Literal["train", "validate", "predict", "run-relaxations"] | None = None
+    identifier: str | None = None
+    timestamp_id: str | None = None
+    seed: Annotated[CountOrNone, Field(lt=2**32)] | None = None
+    is_debug: bool | None = None
+    run_dir: Any = None
+    print_every: Count | None = None
+    amp: bool | None = None
+    checkpoint: str | None = None
+    cpu: bool | None = None
+    submit: bool | None = None
+    summit: bool | None = None
+    world_size: Count | None = None
+    distributed_backend: Literal["gloo", "nccl"] | None = None
+    gp_gpus: Count | None = None
+    timeout: Count | None = None
+    hide_eval_progressbar: bool | None = None
+
+
+class Config(Flags):
+    """A whole config."""
+
+    trainer: str | None = Field(None, description=f"`{TRAINERS[1]}`, or `{TRAINERS[0]}`: this package's")
+    logger: Literal["tensorboard", "wandb"] | Logger | None = None
+    dataset: Dataset | None = None
+    task: Task | None = None
+    model: dict[str, Any]
+    outputs: dict[str, Output]
+    loss_functions: list[dict[str, LossTerm]]
+    evaluation_metrics: Metrics | None = None
+    optim: Optim
+    slurm: dict[str, Any] | None = Field(None, description="further options of sbatch, with underscores")
+
+
+# parameters of torch's schedulers that a config can give
+SCHEDULERS: dict[str, set[str]] = {
+    "Null": set(),
+    "LambdaLR": set(),
+    "ConstantLR": {"factor", "total_iters"},
+    "CosineAnnealingLR": {"T_max", "eta_min"},
+    "CosineAnnealingWarmRestarts": {"T_0", "T_mult", "eta_min"},
+    "CyclicLR": {"base_lr", "max_lr", "step_size_up", "step_size_down", "mode", "gamma", "scale_mode"}
+    | {"cycle_momentum", "base_momentum", "max_momentum"},
+    "ExponentialLR": {"gamma"},
+    "LinearLR": {"start_factor", "end_factor", "total_iters"},
+    "MultiStepLR": {"milestones", "gamma"},
+    "OneCycleLR": {"max_lr", "total_steps", "epochs", "steps_per_epoch", "pct_start", "anneal_strategy"}
+    | {"cycle_momentum", "base_momentum", "max_momentum", "div_factor", "final_div_factor", "three_phase"},
+    "PolynomialLR": {"total_iters", "power"},
+    "ReduceLROnPlateau": {"mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps"},
+    "StepLR": {"step_size", "gamma"},
+}
+OF_ALL_SCHEDULERS = {"last_epoch", "verbose"}
+
+# long options of sbatch that fairchem's flags do not set, with underscores; hyphens are taken too
+SBATCH = (
+    {"account", "acctg_freq", "array", "array_parallelism", "batch", "bb", "begin", "chdir", "cluster_constraint"}
+    | {"clusters", "comment", "constraint", "container", "contiguous", "core_spec", "cores_per_socket", "cpu_freq"}
+    | {"cpus_per_gpu", "cpus_per_task", "deadline", "delay_boot", "dependency", "distribution", "error", "exclude"}
+    | {"exclusive", "export", "extra_node_info", "get_user_env", "gid", "gpu_bind", "gpu_freq", "gpus", "gpus_per_node"}
+    | {"gpus_per_socket", "gpus_per_task", "gres", "gres_flags", "hint", "hold", "ignore_pbs", "input", "job_name"}
+    | {"kill_on_invalid_dep", "licenses", "mail_type", "mail_user", "mem", "mem_bind", "mem_per_cpu", "mem_per_gpu"}
+    | {"mincpus", "network", "nice", "no_kill", "no_requeue", "nodefile", "nodelist", "nodes", "ntasks"}
+    | {"ntasks_per_core", "ntasks_per_gpu", "ntasks_per_node", "ntasks_per_socket", "open_mode", "output", "overcommit"}
+    | {"oversubscribe", "parsable", "partition", "power", "prefer", "priority", "profile", "propagate", "qos", "quiet"}
+    | {
+        "reboot",
+        "requeue",
+        "reservation",
+        "segment",
+        "signal",
+        "sockets_per_node",
+        "spread_job",
+        "switches",
+        "thread_spec",
+    }
+    | {"threads_per_core", "time", "time_min", "tmp", "tres_per_task", "uid", "use_min_nodes", "verbose", "wait"}
+    | {"wait_all_nodes", "wckey", "wrap"}
+)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+class Model(Section):
+    """What all models have."""
+
+    name: str
+    cutoff: Annotated[Positive, Field(le=100)] | None = Field(None, description="Å; atoms further apart share no edge")
+    regress_forces: Literal[True] | None = Field(None, description="this trainer learns forces")
+    use_pbc: bool | None = Field(None, description="edges to periodic images; false for molecules")
+    use_pbc_single: bool | None = Field(None, description="these one structure at a time, to save memory")
+    otf_graph: bool | None = Field(None, description="edges are found anew, not taken from the data")
+
+
+class Replaced(Section):
+    """What the models with replaced activations have besides."""
+
+    activation: str | None = Field(None, description="`irelu`, …, or `original`")
+    activation_scope: Literal["paper", "all"] | None = Field(
+        None, description="the sites that the paper replaced, or all"
+    )
+    denormalize: Literal["none", "batch", "all"] | None = Field(None, description="which normalization is removed")
+
+
+class SchNet(Model):
+    """SchNet."""
+
+    hidden_channels: Count | None = None
+    num_filters: Count | None = None
+    num_interactions: CountOrNone | None = None
+    num_gaussians: Annotated[Count, Field(ge=2)] | None = None
+    readout: Literal["sum", "add", "mean"] | None = None
+
+
+class CGCNN(Model):
+    """CGCNN."""
+
+    atom_embedding_size: Count | None = None
+    num_graph_conv_layers: Count | None = None
+    fc_feat_size: Count | None = None
+    num_fc_layers: Count | None = None
+    num_gaussians: Annotated[Count, Field(ge=2)] | None = None
+    embeddings: Literal["khot", "qmof"] | None = None
+    max_neighbors: Count | None = None
+
+
+class DimeNetPlusPlus(Model):
+    """DimeNet++."""
+
+    hidden_channels: Count | None = None
+    out_emb_channels: Count | None = None
+    int_emb_size: Count | None = None
+    basis_emb_size: Count | None = None
+    num_blocks: Count | None = None
+    num_spherical: Count | None = None
+    num_radial: Count | None = None
+    envelope_exponent: Count | None = None
+    num_before_skip: CountOrNone | None = None
+    num_after_skip: CountOrNone | None = None
+    num_output_layers: CountOrNone | None = None
+
+
+class ForceNet(Model):
+    """ForceNet."""
+
+    hidden_channels: Count | None = None
+    decoder_hidden_channels: Count | None = None
+    num_interactions: Count | None = None
+    feat: Literal["full", "simple"] | None = None
+    num_freqs: Count | None = None
+    max_n: Count | None = None
+    basis: str | None = None
+    depth_mlp_edge: CountOrNone | None = None
+    depth_mlp_node: CountOrNone | None = None
+    activation_str: str | None = None
+    ablation: str | None = None
+    decoder_type: Literal["linear", "mlp"] | None = None
+    decoder_activation_str: str | None = None
+    training: bool | None = None
+    max_neighbors: Count | None = None
+    direct_forces: bool | None = Field(None, description="forces by the decoder, not the energy's gradient")
+
+
+class GemNetT(Model):
+    """GemNet-T; with ``direct_forces: false``, GemNet-dT's energy with gradient forces."""
+
+    num_spherical: Count
+    num_radial: Count
+    num_blocks: Count
+    emb_size_atom: Count
+    emb_size_edge: Count
+    emb_size_trip: Count
+    emb_size_rbf: Count
+    emb_size_cbf: Count
+    emb_size_bil_trip: Count
+    num_before_skip: CountOrNone
+    num_after_skip: CountOrNone
+    num_concat: CountOrNone
+    num_atom: CountOrNone
+    rbf: dict[str, Any] | None = None
+    envelope: dict[str, Any] | None = None
+    cbf: dict[str, Any] | None = None
+    extensive: bool | None = None
+    output_init: Literal["HeOrthogonal", "zeros"] | None = None
+    num_elements: Count | None = None
+    max_neighbors: Count | None = None
+    direct_forces: bool | None = Field(None, description="forces by a head of their own")
+    activation: str | None = None
+    scale_file: str | dict[str, Positive] | None = Field(None, description="factors, or a JSON file of them")
+
+
+class SchNetIReLU(Replaced, SchNet):
+    """SchNet with replaced activations."""
+
+
+class CGCNNIReLU(Replaced, CGCNN):
+    """CGCNN with replaced activations."""
+
+
+class DimeNetPlusPlusIReLU(Replaced, DimeNetPlusPlus):
+    """DimeNet++ with replaced activations."""
+
+    conservative: bool | None = Field(None, description="forces are the full gradient; false is fairchem's")
+
+
+class ForceNetIReLU(Replaced, ForceNet):
+    """ForceNet with replaced activations."""
+
+    replaced_by_position: bool | None = Field(None, description="as in the published runs")
+
+
+class GemNetTIReLU(Replaced, GemNetT):
+    """GemNet-T with replaced activations."""
+
+
+MODELS: dict[str, type[Model]] = {
+    "schnet": SchNet,
+    "schnet_irelu": SchNetIReLU,
+    "cgcnn": CGCNN,
+    "cgcnn_irelu": CGCNNIReLU,
+    "dimenetplusplus": DimeNetPlusPlus,
+    "dimenetplusplus_irelu": DimeNetPlusPlusIReLU,
+    "forcenet": ForceNet,
+    "forcenet_irelu": ForceNetIReLU,
+    "gemnet_t": GemNetT,
+    "gemnet_t_irelu": GemNetTIReLU,
+}
+
+# by their dotted names; those of outputs, losses and sources have the user's own names in between
+SECTIONS: dict[str, type[Section]] = {
+    "": Config,
+    "task": Task,
+    "optim": Optim,
+    "dataset": Dataset,
+    "evaluation_metrics": Metrics,
+    "logger": Logger,
+}
+NAMED_SECTIONS: dict[str, type[Section]] = {
+    r"outputs\.[^.]+": Output,
+    r"loss_functions\.\d+\.[^.]+": LossTerm,
+    r"dataset\.(train|val|test|relax)": Source,
+    r"dataset\.(\w+\.)?transforms": Transforms,
+}

@@ -1,0 +1,161 @@
+"""Every key is checked for its type and range, and all problems are said at once."""
+
+import copy
+
+import pytest
+import torch.optim.lr_scheduler
+from fairchem.core.common.registry import registry
+
+import ocp_dc.trainers  # noqa: F401  registers the models
+from ocp_dc.config_files import config_file, config_names
+from ocp_dc.configuration.checking import check_config, check_sections
+from ocp_dc.configuration.reading import read_config
+from ocp_dc.configuration.schema import MODELS, OF_ALL_SCHEDULERS, SCHEDULERS
+from ocp_dc.errors import InputError
+from ocp_dc.trainers.config_keys import _constructor_settings
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return {**read_config(config_file("md17/schnet_dc")).content, "mode": "train"}
+
+
+def changed(config, key, value):
+    """A copy with a dotted key set, or removed where the value is the ellipsis."""
+    config = copy.deepcopy(config)
+    *sections, name = key.split(".")
+    inner = config
+    for section in sections:
+        inner = inner[int(section)] if isinstance(inner, list) else inner.setdefault(section, {})
+    if value is ...:
+        del inner[name]
+    else:
+        inner[name] = value
+    return config
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_shipped_configs_are_sound_and_stay_as_they_are(name):
+    config = read_config(config_file(name)).content
+    assert check_config(config) == config
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_keys_of_models_are_those_of_their_constructors(name):
+    settings, complete = _constructor_settings(registry.get_model_class(name))
+    assert complete
+    # what DimeNet++'s outer class does not hand on
+    unused = {"act", "out_channels"} if "dimenet" in name else set()
+    assert MODELS[name].model_fields.keys() - {"name"} == settings - unused
+
+
+@pytest.mark.parametrize("name", set(SCHEDULERS) - {"Null", "LambdaLR"})
+def test_the_keys_of_schedulers_are_those_of_torch(name):
+    scheduler = getattr(torch.optim.lr_scheduler, name)
+    taken = set(scheduler.__init__.__code__.co_varnames[: scheduler.__init__.__code__.co_argcount])
+    assert SCHEDULERS[name] == taken - {"self", "optimizer", "scale_fn"} - OF_ALL_SCHEDULERS
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers(sound):
+    config = changed(changed(sound, "optim.lr_initial", "1e-4"), "optim.max_epochs", "1e1")
+    config = changed(config, "optim.optimizer_params", {"eps": "1e-8", "amsgrad": True})
+    optim = check_config(config)["optim"]
+    assert (optim["lr_initial"], optim["max_epochs"]) == (1e-4, 10)
+    assert isinstance(optim["max_epochs"], int)
+    assert optim["optimizer_params"] == {"eps": 1e-8, "amsgrad": True}
+
+
+MISTAKES = [
+    ("optim.batch_size", 0, "optim.batch_size is 0; it must be a number of at least 1"),
+    ("optim.batch_size", 2.5, "optim.batch_size is 2.5; it must be a whole number"),
+    ("optim.batch_size", True, "optim.batch_size is True; it must be a whole number"),
+    ("optim.batch_size", "many", "optim.batch_size is 'many'; it must be a whole number"),
+    ("optim.max_epochs", -3, "optim.max_epochs is -3; it must be a number of at least 1"),
+    ("optim.max_epochs", "many", "optim.max_epochs is 'many'"),
+    ("optim.max_epochs", ..., "optim.max_epochs is missing"),
+    ("optim.lr_initial", -1, "optim.lr_initial is -1; it must be a number above 0"),
+    ("optim.lr_initial", "abc", "optim.lr_initial is 'abc'; it must be a number"),
+    ("optim.lr_initial", float("nan"), "optim.lr_initial is nan"),
+    ("optim.lr_initial", [1], "optim.lr_initial is [1]; it must be a number"),
+    ("optim.lr_inital", 1, "config key optim.lr_inital is unknown; did you mean lr_initial?"),
+    ("optim.clip_grad_norm", -1, "optim.clip_grad_norm is -1; it must be a number above 0"),
+    ("optim.ema_decay", 2, "optim.ema_decay is 2; it must be a number below 1"),
+    ("optim.eval_every", 0, "optim.eval_every is 0"),
+    ("optim.num_workers", -2, "optim.num_workers is -2"),
+    ("optim.weight_decay", -0.1, "optim.weight_decay is -0.1"),
+    ("optim.optimizer", "Adamm", "optim.optimizer is 'Adamm'; it must be"),
+    ("optim.scheduler", "Optimizer", "optim.scheduler is 'Optimizer'; it must be one of Null, LambdaLR"),
+    ("optim.T_max", 3, "config key optim.T_max is unknown"),
+    ("optim.step", "compiled", "optim.step is 'compiled'; it must be auto, eager, traced or cuda_graph"),
+    ("task.label_rescaling", 1e300, "task.label_rescaling is 1e+300; it must be auto or none or a number"),
+    ("task.label_rescaling", -1, "task.label_rescaling is -1"),
+    ("task.label_rescaling", "many", "task.label_rescaling is 'many'; it must be auto or none or a number"),
+    ("task.reference_energy", "median", "task.reference_energy is 'median'; it must be none, mean or element"),
+    ("model.cutoff", -1, "model.cutoff is -1; it must be a number above 0"),
+    ("model.hidden_channels", 0, "model.hidden_channels is 0"),
+    ("model.hidden_channels", "abc", "model.hidden_channels is 'abc'"),
+    ("model.readout", "banana", "model.readout is 'banana'; it must be sum, add or mean"),
+    ("model.regress_forces", False, "model.regress_forces is False; it must be True"),
+    ("model.activaton", "irelu", "config key model.activaton is unknown; did you mean activation?"),
+    ("model.name", ..., "model.name is missing"),
+    ("model", "schnet", "model is 'schnet'; it must be a mapping"),
+    ("loss_functions.0.energy.coefficient", -30, "loss_functions.0.energy.coefficient is -30"),
+    ("loss_functions.0.energy.fn", "l3", "loss_functions.0.energy.fn is 'l3'; it must be mae, mse"),
+    ("loss_functions.0.enrgy", {"fn": "mae", "coefficient": 1}, "enrgy is none of outputs, which are energy, forces"),
+    ("loss_functions", ..., "loss_functions is missing"),
+    ("loss_functions", {"energy": {}}, "it must be a list"),
+    ("outputs.forces.train_on_free_atoms", "yes", "train_on_free_atoms is 'yes'; it must be true or false"),
+    ("outputs.energy.levle", "system", "config key outputs.energy.levle is unknown; did you mean level?"),
+    ("outputs.energy", ..., "outputs has no energy: this trainer learns energy and forces"),
+    ("dataset.trian", {"src": "x"}, "config key dataset.trian is unknown; did you mean train?"),
+    ("dataset.val.key_maping", {}, "config key dataset.val.key_maping is unknown; did you mean key_mapping?"),
+    ("dataset.train.src", ..., "dataset.train.src is missing: to train takes data, --dataset.train.src=FOLDER"),
+    ("dataset.train.transforms", {"normaliser": {}}, "config key dataset.train.transforms.normaliser is unknown"),
+    ("dataset.train.transforms", {"normalizer": {}}, "and task.label_rescaling both scale the labels: remove one"),
+    ("evaluation_metrics.primary_metric", "force_mae", "it must be one of those under metrics: energy_mae, forces_mae"),
+    ("evaluation_metrics.primary_metrics", "forces_mae", "primary_metrics is unknown; did you mean primary_metric?"),
+    ("evaluation_metrics.metrics.energy", ["mea"], "evaluation_metrics.metrics.energy.0 is 'mea'; it must be mae"),
+    ("slurm.partitoin", "gpu", "config key slurm.partitoin is unknown; did you mean partition?"),
+    ("logger", ..., "logger is missing: set it to tensorboard"),
+    ("logger", "tensorbored", "logger is 'tensorbored'; it must be tensorboard or wandb"),
+    ("trainer", ..., "trainer is not set, and only this package's reads task.label_rescaling"),
+    ("trainer", "ocp", "trainer is 'ocp', and only this package's reads task.label_rescaling"),
+    ("optm", {"batch_size": 3}, "config key optm is unknown; did you mean optim?"),
+    ("lr_initial", 3, "config key lr_initial is unknown; did you mean optim.lr_initial?"),
+    ("seed", 10**30, "seed is"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), MISTAKES, ids=[f"{key}={value}" for key, value, _ in MISTAKES])
+def test_each_mistake_is_named(sound, key, value, message):
+    with pytest.raises(InputError) as error:
+        check_config(changed(sound, key, value))
+    assert message in str(error.value)
+
+
+def test_all_are_said_at_once_each_with_its_place(sound):
+    config = changed(changed(sound, "optim.batch_size", 0), "model.cutof", 3)
+    with pytest.raises(InputError) as error:
+        check_config(config, {"optim.batch_size": "own.yml:7"})
+    assert str(error.value).splitlines() == [
+        "2 problems in the config:",
+        "  optim.batch_size is 0; it must be a number of at least 1 (own.yml:7)",
+        "  config key model.cutof is unknown; did you mean cutoff?",
+    ]
+
+
+def test_a_trainer_may_lack_what_only_training_needs(sound):
+    names = ("task", "model", "outputs", "dataset", "loss_functions")
+    sections = {name: sound[name] for name in names} | {"optim": {"batch_size": 3}}
+    assert check_sections(sections) == sections
+    with pytest.raises(InputError, match=r"optim\.batch_size is 0"):
+        check_sections({**sections, "optim": {"batch_size": 0}})
+    alone = {**sections, "dataset": {"src": "x", "format": "lmdb"}}
+    assert check_sections(alone) == alone
+    with pytest.raises(InputError, match=r"config key dataset\.scr is unknown; did you mean src"):
+        check_sections({**alone, "dataset": {"scr": "x"}})
+
+
+def test_models_of_others_are_left_to_the_trainer(sound):
+    config = changed(sound, "model", {"name": "painn", "anything": 3})
+    assert check_config(config) == config

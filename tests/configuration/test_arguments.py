@@ -28,7 +28,7 @@ MISTAKES = [
     ("train", ("--checkpoint", "no.pt"), r"--checkpoint no\.pt: no such file"),
     ("train", ("--submit",), "there is no sbatch here"),
     ("train", ("--run-dir", f"{__file__}/run"), r"--run-dir .*run: .*test_arguments\.py is a file; give a folder"),
-    ("train", ("--run-dir", "/proc/run"), "/proc not writable"),
+    ("train", ("--run-dir", "/proc/run"), "/proc cannot be written to"),
     ("predict", ("--dataset.test.src=x",), "predicting takes a trained model: --checkpoint FILE"),
     ("predict", (), r"dataset\.test\.src is missing"),
 ]

@@ -84,7 +84,7 @@ def read_structures(path: str | Path, energy_unit: str | None = None) -> Structu
             what is stated; on reading a structure, one that no model can take.
     """
     path = path_or_sample(str(path), sample_path())
-    if path.is_dir() or path.suffix == ".lmdb":
+    if is_lmdb(path):
         return _records(path, energy_unit)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file or folder")
@@ -96,6 +96,11 @@ def read_structures(path: str | Path, energy_unit: str | None = None) -> Structu
         return Structures(path, frames.count, frames.read, unit)
     frames = _read_whole(path)
     return Structures(path, len(frames), frames.__getitem__, unit)
+
+
+def is_lmdb(path: str | Path) -> bool:
+    """Whether :func:`read_structures` takes a path for a folder of LMDBs, or for one of them."""
+    return Path(path).is_dir() or Path(path).suffix == ".lmdb"
 
 
 def _read_whole(path: Path) -> list[Atoms]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ocp_dc.datasets.conformations import formula_of
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.datasets.packed import collate, read_fast
+from ocp_dc.datasets.source_checks import Expected, check_source
 from ocp_dc.datasets.structure_files import is_lmdb, read_structures
 from ocp_dc.datasets.structure_graphs import StructureGraphs
 from ocp_dc.errors import InputError
@@ -26,7 +27,6 @@ from ocp_dc.files import replace_text
 from ocp_dc.references import KEY_MAPPING
 from ocp_dc.trainers import DerivativeConstrainedTrainer
 from ocp_dc.trainers.checkpoints import read_checkpoint
-from ocp_dc.trainers.config_keys import require_lmdb
 from ocp_dc.trainers.labels import Units, units_of_config, units_of_data
 from ocp_dc.trainers.prediction import evaluation_batch_size
 from ocp_dc.trainers.unshown_steps import structure_names
@@ -213,7 +213,7 @@ def read_labelled(data: str | Path, energy_unit: str | None = None) -> LabelledD
         structures = read_structures(data, energy_unit)
         units = Units(structures.energy_unit, LENGTH_UNIT, "file")
         return LabelledData(f"{data}", StructureGraphs(structures), units)
-    require_lmdb(f"{data}", Path(data))
+    check_source(f"{data}", Path(data), Expected(labelled=False))
     units = _units_of_lmdb(data, energy_unit)
     graphs = read_fast({"src": str(data), "key_mapping": KEY_MAPPING})
     if missing := [name for name in KEY_MAPPING.values() if graphs[0].get(name) is None]:

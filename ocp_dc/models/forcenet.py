@@ -252,7 +252,7 @@ class ForceNet(EdgesMixin, nn.Module, GraphModelMixin):
 
         radii = torch.tensor([ATOMIC_RADII[number] for number in range(NUM_ELEMENTS)])
         self.atom_radii = nn.Parameter(radii / 100, requires_grad=False)
-        self.atom_map = nn.Parameter(_element_features(feat), requires_grad=False)
+        self.atom_map = nn.Parameter(element_features(feat), requires_grad=False)
         if feat == "simple":
             self.embedding = nn.Embedding(NUM_ELEMENTS - 1, hidden_channels)
         else:
@@ -422,7 +422,7 @@ def _reset_linear_layers(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _element_features(feat: str) -> Tensor:
+def element_features(feat: str) -> Tensor:
     """(101, 9): the elements' properties scaled to [0, 1] (NaN where unknown); for ``simple``, their rank (unused)."""
     if feat == "simple":
         return torch.linspace(0, 1, NUM_ELEMENTS)[:, None].repeat(1, 9)

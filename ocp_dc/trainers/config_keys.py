@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from fairchem.core.common.registry import registry
+from fairchem.core.datasets.embeddings import ATOMIC_RADII
 
 from ocp_dc.activations import ORIGINAL, activation
 from ocp_dc.configuration.checking import check_sections, unknown_key
+from ocp_dc.datasets.conformations import MAX_ATOMIC_NUMBER
+from ocp_dc.datasets.source_checks import Expected, check_source
 from ocp_dc.errors import InputError
+from ocp_dc.models.forcenet import element_features
 from ocp_dc.trainers.labels import each_source
+
+# rows of their embeddings
+LARGEST_NUMBERS = {"schnet": 99, "cgcnn": 100, "dimenetplusplus": 94, "forcenet": 99, "gemnet_t": 83}
 
 
 def check_trainer_config(**sections: Any) -> dict[str, Any]:
@@ -28,7 +36,7 @@ def check_trainer_config(**sections: Any) -> dict[str, Any]:
     checked = check_sections(sections)
     model, dataset = checked["model"], checked["dataset"]
     _check_model(model)
-    _check_sources(dataset)
+    _check_sources(model, dataset)
     if model.get("use_pbc") and model.get("otf_graph") is False:
         _check_stored_edges(model, dataset)
     return checked
@@ -61,7 +69,7 @@ def _constructor_settings(model_class: Callable) -> tuple[set[str], bool]:
     return names - {"self"}, False
 
 
-def _check_sources(dataset: dict) -> None:
+def _check_sources(model: dict, dataset: dict) -> None:
     name = (dataset.get("train") or {}).get("format", "lmdb")
     try:
         registry.get_dataset_class(name)
@@ -69,14 +77,29 @@ def _check_sources(dataset: dict) -> None:
         raise InputError(f"dataset.train.format is {name!r}: {error}") from error
     if "lmdb" not in name and name != "md17_packed":
         return
+    key_mapping = dataset["train"].get("key_mapping") or {} if dataset.get("train") else {}
     for name, source, _ in each_source(dataset):
-        require_lmdb(name, Path(source))
+        expected = Expected(
+            labelled=not name.startswith("dataset.test"),
+            key_mapping=key_mapping,
+            cutoff=model.get("cutoff"),
+            elements=known_elements(model),
+        )
+        check_source(name, Path(source), expected)
 
 
-def require_lmdb(name: str, path: Path) -> None:
-    """Raises InputError unless ``path``, which messages call ``name``, is a file or a folder with LMDBs in it."""
-    if not path.exists() or (path.is_dir() and not any(path.glob("*.lmdb"))):
-        raise InputError(f"{name}: no LMDB there")
+def known_elements(model: dict) -> Collection[int]:
+    """Atomic numbers that a model takes, by its config; of models of others, all."""
+    architecture = model["name"].removesuffix("_irelu")
+    largest = LARGEST_NUMBERS.get(architecture, MAX_ATOMIC_NUMBER)
+    if architecture == "gemnet_t":
+        largest = model.get("num_elements", largest)
+    numbers = range(1, largest + 1)
+    if architecture != "forcenet":
+        return numbers
+    # as in the original, there are no features, or no radii, of some: their energies would be NaN
+    features = element_features(model.get("feat", "full")).isfinite().all(dim=1)
+    return [number for number in numbers if features[number] and not math.isnan(ATOMIC_RADII[number])]
 
 
 def _check_stored_edges(model: dict, dataset: dict) -> None:

@@ -15,6 +15,7 @@ from fairchem.core.common.utils import build_config
 import ocp_dc.trainers  # noqa: F401  registers models and trainer
 from ocp_dc.configuration.arguments import checked_arguments
 from ocp_dc.configuration.checking import check_config
+from ocp_dc.trainers.config_keys import check_sources
 
 
 class Runner(_cli.Runner):
@@ -38,6 +39,9 @@ def run_fairchem(mode: str, arguments: Sequence[str]) -> int:
 def run_checked(args: argparse.Namespace, overrides: list[str]) -> int:
     """What :func:`run_fairchem` does, of arguments that have been checked."""
     _use_available_device(args)
+    if args.check_data:
+        config = _checked_config(args, overrides)
+        check_sources(config["model"], config["dataset"], every_record=True)
     _cli.Runner, _cli.runner_wrapper, _cli.build_config = Runner, run_rank, _checked_config
     try:
         _cli.main(args, overrides)

@@ -18,6 +18,8 @@ from ocp_dc.configuration.schema import SECTIONS
 from ocp_dc.errors import InputError
 
 LARGEST_SEED = 2**32 - 1
+# fairchem's folder of them in --run-dir
+CHECKPOINTS = "checkpoints"
 
 
 def checked_arguments(mode: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -33,11 +35,26 @@ def checked_arguments(mode: str, arguments: Sequence[str]) -> tuple[argparse.Nam
     for word in overrides:
         _check_override(word, flags)
     _check_flags(args)
+    if mode == "train":
+        _choose_run(args)
+    if args.weights_only:
+        overrides.append("--task.weights_only=True")
     args.config_yml = config_path(str(args.config_yml))
     config = read_config(args.config_yml)
     _override(config, overrides)
     check_config({**config.content, "mode": mode, "checkpoint": args.checkpoint}, config.places)
     return args, overrides
+
+
+def _choose_run(args: argparse.Namespace) -> None:
+    """A run goes on under its own name, and one that began from another's weights from its own."""
+    runs = Path(args.run_dir) / CHECKPOINTS
+    if args.timestamp_id and args.weights_only and (runs / args.timestamp_id / "checkpoint.pt").is_file():
+        args.checkpoint, args.weights_only = None, False
+    if args.checkpoint and not args.timestamp_id and not args.weights_only:
+        folder = Path(args.checkpoint).resolve().parent
+        if folder.parent == runs.resolve():
+            args.timestamp_id = folder.name
 
 
 def _override(config: Config, overrides: Sequence[str]) -> None:
@@ -99,6 +116,8 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError(f"--num-nodes {args.num_nodes} is for SLURM: give --submit too, or leave it out")
     if args.submit and shutil.which("sbatch") is None:
         raise InputError("--submit: there is no sbatch here; submit from a machine of the cluster")
+    if args.weights_only and not args.checkpoint:
+        raise InputError("--weights-only is for the weights of --checkpoint FILE: give that too")
     if args.checkpoint and not Path(args.checkpoint).is_file():
         raise InputError(f"--checkpoint {args.checkpoint}: no such file")
     _check_run_dir(Path(args.run_dir))

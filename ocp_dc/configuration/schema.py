@@ -53,6 +53,7 @@ class Task(Section):
     reference_energy: Literal["none", "mean", "element"] | None = Field(
         None, description="subtracted before: the mean energy, or least squares per element, in float64"
     )
+    weights_only: bool | None = Field(None, description="start anew from a checkpoint's weights (`--weights-only`)")
     dataset: str | None = Field(None, description="fairchem's name of a kind of data")
     prediction_dtype: Literal["float16", "float32", "float64"] | None = Field(
         None, description="fairchem's; this trainer's predictions are float64"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import zipfile
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from fairchem.core.common import distutils
 from torch import nn
 
 from ocp_dc.errors import InputError
+from ocp_dc.files import replacing
 from ocp_dc.references import parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
 from ocp_dc.trainers.labels import Units, units_of_config
@@ -27,6 +30,8 @@ SETTINGS_WITHOUT_WEIGHTS = [
     "use_pbc",
 ]
 
+CHANGE_NO_WEIGHT = {"checkpoint_every", "eval_batch_size", "eval_every", "max_epochs", "num_workers", "step"}
+
 
 def read_checkpoint(path: str | Path, device: torch.device) -> dict:
     """A checkpoint that the user named (it is unpickled, which can execute code).
@@ -36,14 +41,108 @@ def read_checkpoint(path: str | Path, device: torch.device) -> dict:
     """
     if not Path(path).is_file():
         raise InputError(f"checkpoint {path}: no such file")
+    _require_intact(Path(path))
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=False)
-    except Exception as error:
-        raise InputError(f"checkpoint {path} cannot be read ({error}); is it complete, and a checkpoint?") from error
+    except Exception as error:  # unpickling may raise anything
+        raise InputError(f"checkpoint {path} cannot be read ({error}){_other_checkpoint(Path(path))}") from error
     missing = [key for key in ("state_dict", "config", "normalizers") if key not in checkpoint]
     if missing:
         raise InputError(f"checkpoint {path} has no {', '.join(missing)}: it was not written by a fairchem trainer")
     return checkpoint
+
+
+def _require_intact(path: Path) -> None:
+    """By the checksums of the parts that torch writes a checkpoint in; torch itself does not look at them.
+
+    Raises:
+        InputError: a part is damaged or cut off.
+    """
+    try:
+        with zipfile.ZipFile(path) as parts:
+            damaged = parts.testzip()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        damaged = f"{error}"
+    if damaged is not None:
+        raise InputError(f"checkpoint {path} is damaged, or none ({damaged}){_other_checkpoint(path)}")
+
+
+def _other_checkpoint(path: Path) -> str:
+    previous = previous_checkpoint(path)
+    return f"; the one before it is {previous}" if previous.is_file() and previous != path else ""
+
+
+def previous_checkpoint(path: Path) -> Path:
+    """Where the checkpoint that was replaced by this one is kept."""
+    return path.with_name(f"previous_{path.name}")
+
+
+def partial_checkpoint(path: Path) -> Path:
+    """Where a checkpoint is written until it is complete."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def replace_checkpoint(path: Path) -> None:
+    """Puts the complete :func:`partial_checkpoint` in the place of ``path``, and keeps what was there as the previous.
+
+    Whatever ends the process, or the machine, ``path`` is one of the two, complete.
+    """
+    partial = partial_checkpoint(path)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    if path.exists():
+        with replacing(previous_checkpoint(path)) as kept:
+            os.link(path, kept)
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def require_training_state(path: str, checkpoint: dict) -> None:
+    """Raises InputError if a checkpoint has weights only, so that training could not go on where it was."""
+    missing = [name for name in ("step", "optimizer", "scheduler") if name not in checkpoint]
+    if missing:
+        raise InputError(
+            f"checkpoint {path} has no {', '.join(missing)}, as best_checkpoint.pt has none: go on from checkpoint.pt of "
+            "that run, or start anew from these weights with --weights-only"
+        )
+
+
+def require_same_training(path: str, checkpoint: dict, optim: dict, labels: dict) -> None:
+    """Raises InputError if a checkpoint was trained in another way, or on other data, than the config says.
+
+    Args:
+        optim: of the config; what changes no weight may differ.
+        labels: of the config's data, see :func:`~ocp_dc.trainers.labels.describe_labels`.
+    """
+    theirs = checkpoint["config"].get("optim") or {}
+    keys = sorted((theirs.keys() | optim.keys()) - CHANGE_NO_WEIGHT)
+    # nothing, 0 and {} mean the same
+    if different := [key for key in keys if (theirs.get(key) or None) != (optim.get(key) or None)]:
+        differences = ", ".join(f"optim.{key} {theirs.get(key)!r} (config: {optim.get(key)!r})" for key in different)
+        raise InputError(
+            f"checkpoint {path} was trained with {differences}: set the config to the checkpoint's values, or start anew "
+            "from its weights with --weights-only"
+        )
+    before, now = (_training_data(described) for described in (checkpoint["config"].get("labels") or {}, labels))
+    if before and now and before != now:
+        raise InputError(
+            f"checkpoint {path} was trained on {'; '.join(before)}, and dataset.train is {'; '.join(now)}: give the "
+            "same data, or start anew from its weights with --weights-only"
+        )
+
+
+def _training_data(labels: dict) -> list[str]:
+    """What a model is trained on, in words that no two training sets share."""
+    sources = [
+        f"{source['name']} from {source['source_file']} (sha256 {source['source_sha256'][:12]})"
+        for source in labels.get("sources", [])
+        if "source_sha256" in source
+    ]
+    return [*sources, f"{labels['records']['train']:,} records"] if labels.get("records") else sources
 
 
 def require_same_model(path: str, checkpoint: dict, model_config: dict, model: nn.Module) -> None:

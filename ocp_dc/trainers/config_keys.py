@@ -36,7 +36,7 @@ def check_trainer_config(**sections: Any) -> dict[str, Any]:
     checked = check_sections(sections)
     model, dataset = checked["model"], checked["dataset"]
     _check_model(model)
-    _check_sources(model, dataset)
+    check_sources(model, dataset)
     if model.get("use_pbc") and model.get("otf_graph") is False:
         _check_stored_edges(model, dataset)
     return checked
@@ -69,7 +69,12 @@ def _constructor_settings(model_class: Callable) -> tuple[set[str], bool]:
     return names - {"self"}, False
 
 
-def _check_sources(model: dict, dataset: dict) -> None:
+def check_sources(model: dict, dataset: dict, every_record: bool = False) -> None:
+    """The LMDBs of a config; see :func:`~ocp_dc.datasets.source_checks.check_source`.
+
+    Raises:
+        InputError: an unknown format, or data that the model cannot be trained on.
+    """
     name = (dataset.get("train") or {}).get("format", "lmdb")
     try:
         registry.get_dataset_class(name)
@@ -85,7 +90,7 @@ def _check_sources(model: dict, dataset: dict) -> None:
             cutoff=model.get("cutoff"),
             elements=known_elements(model),
         )
-        check_source(name, Path(source), expected)
+        check_source(name, Path(source), expected, every_record)
 
 
 def known_elements(model: dict) -> Collection[int]:

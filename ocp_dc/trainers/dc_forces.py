@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,20 @@ from tqdm import tqdm
 import ocp_dc
 from ocp_dc.datasets.packed import collate, is_packed
 from ocp_dc.errors import InputError, TrainingDivergedError
+from ocp_dc.locks import file_lock
 from ocp_dc.memory import keep_freed_memory
 from ocp_dc.models.scale_factors import read_scale_factors
 from ocp_dc.references import parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
 from ocp_dc.trainers.checkpoints import (
+    partial_checkpoint,
     read_checkpoint,
+    replace_checkpoint,
     require_same_labels,
     require_same_model,
+    require_same_training,
     require_same_units,
+    require_training_state,
     unused_run_id,
 )
 from ocp_dc.trainers.config_keys import check_trainer_config
@@ -99,6 +105,7 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         self.label_rescaling = parse_label_rescaling(task.get("label_rescaling"))
         self.reference_energy = parse_reference_energy(task.get("reference_energy"))
         self.last_checkpoint: str | None = None
+        self._resumed: dict[str, Any] | None = None
         self.unshown: UnshownSteps | None = None
         self.traced_step: TracedStep | None = None
         # SchNet's narrow Gaussians are mostly denormal numbers, which CPUs multiply ten times slower.
@@ -183,38 +190,47 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
     def load_checkpoint(
         self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False
     ) -> None:
-        """fairchem's, after checks that the checkpoint is of this model, these labels and their units."""
+        """fairchem's, after checks that the checkpoint is of this model, these labels and their units.
+
+        Training goes on where it was, on the same data and in the same way; with ``task.weights_only`` it starts anew
+        from the weights, C and the reference energies.
+        """
         if checkpoint is None:
             checkpoint = read_checkpoint(checkpoint_path, self.device)
         require_same_model(checkpoint_path, checkpoint, self.config["model"], self.model)
         require_same_labels(checkpoint_path, checkpoint, self.config["task"])
         require_same_units(checkpoint_path, checkpoint, self.data_units)
+        anew = bool(self.config["task"].get("weights_only"))
         self.traced_step = None
-        self.config["labels"] = checkpoint["config"].get("labels")
+        self.config["labels"] = None if anew else checkpoint["config"].get("labels")
         for target, state in checkpoint["normalizers"].items():
             self.normalizers[target] = float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
-        super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
-        if inference_only and checkpoint.get("ema"):
+        super().load_checkpoint(checkpoint_path, checkpoint, inference_only or anew)
+        if (inference_only or anew) and checkpoint.get("ema"):
             # fairchem would go on with the raw weights
             average = ExponentialMovingAverage(self.model.parameters(), checkpoint["ema"]["decay"])
             average.load_state_dict(checkpoint["ema"])
             average.copy_to()
+        if anew and self.ema_decay:
+            self.ema = ExponentialMovingAverage(self.model.parameters(), self.ema_decay)
         self.last_checkpoint = str(checkpoint_path)
-        if not inference_only:
+        if not (inference_only or anew):
+            self._resumed = {name: value for name, value in checkpoint.items() if name != "state_dict"}
             self.metrics_log.drop_after(self.step)
 
     def save(self, metrics=None, checkpoint_file: str = "checkpoint.pt", training_state: bool = True) -> str | None:
-        """fairchem's, under a temporary name until complete: a killed run keeps its previous checkpoint."""
+        """fairchem's, under another name until complete: a killed run keeps its last checkpoint, and the one before."""
         self._require_finite()
-        partial = super().save(metrics, f".{checkpoint_file}.partial", training_state)
-        if partial is None:
+        path = Path(self.config["cmd"]["checkpoint_dir"]) / checkpoint_file
+        if super().save(metrics, partial_checkpoint(path).name, training_state) is None:
             return None
-        self.last_checkpoint = str(Path(partial).replace(Path(partial).with_name(checkpoint_file)))
+        replace_checkpoint(path)
+        self.last_checkpoint = str(path)
         return self.last_checkpoint
 
     def _require_own_checkpoint_folder(self) -> None:
         existing = Path(self.config["cmd"]["checkpoint_dir"]) / "checkpoint.pt"
-        resumed_from = self.last_checkpoint and Path(self.last_checkpoint).resolve().parent
+        resumed_from = self._resumed and Path(self.last_checkpoint).resolve().parent
         if not self.is_debug and existing.exists() and existing.resolve().parent != resumed_from:
             raise InputError(f"{existing} exists and is another run's: choose another --run-dir or --timestamp-id")
 
@@ -226,13 +242,21 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         Learning rate and best metric are up to date when a checkpoint is written, unlike in fairchem's loop, so that a
         resumed run repeats an uninterrupted one.
         """
+        with self._alone_in_its_folder():
+            self._train(disable_eval_tqdm)
+
+    def _train(self, disable_eval_tqdm: bool) -> None:
         self._require_own_checkpoint_folder()
         if self.last_checkpoint is None:
             self._fit_labels()
-        if not self.config.get("labels"):
-            sets = {"train": self.train_dataset, "val": self.val_dataset}
-            records = {split: len(records) for split, records in sets.items() if records is not None}
-            self.config["labels"] = describe_labels(self.data_units, self.config["dataset"], records)
+        sets = {"train": self.train_dataset, "val": self.val_dataset}
+        records = {split: len(records) for split, records in sets.items() if records is not None}
+        labels = describe_labels(self.data_units, self.config["dataset"], records)
+        if self._resumed:
+            require_training_state(self.last_checkpoint, self._resumed)
+            require_same_training(self.last_checkpoint, self._resumed, self.config["optim"], labels)
+            self._resumed = {}
+        self.config["labels"] = self.config.get("labels") or labels
         ensure_fitted(self._unwrapped_model, warn=True)
 
         optim = self.config["optim"]
@@ -268,6 +292,28 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
                         saved_step = self.step
         if saved_step != self.step:
             self.save()
+        if distutils.is_master() and not self.is_debug:
+            logging.info(f"trained to step {self.step}; {self._what_next()}")
+
+    @contextmanager
+    def _alone_in_its_folder(self) -> Iterator[None]:
+        """Refuses to write into a folder that another process is writing to."""
+        if self.is_debug or not distutils.is_master():
+            yield
+            return
+        folder = Path(self.config["cmd"]["checkpoint_dir"])
+        with file_lock(folder / "lock", wait=False) as lock:
+            if lock is None:
+                raise InputError(f"{folder} is being written to by another run: choose another --timestamp-id, or wait")
+            partial_checkpoint(folder / "checkpoint.pt").unlink(missing_ok=True)
+            yield
+
+    def _what_next(self) -> str:
+        data = self.config["test_dataset"].get("src") or self.config["val_dataset"].get("src") or "DATA"
+        return (
+            f"the model is {self.last_checkpoint}. Its errors: "
+            f"ocp-dc evaluate --checkpoint {self.last_checkpoint} --data {data}"
+        )
 
     def _without_needless_exchange(self) -> AbstractContextManager:
         """Of a process that trains alone: it would send buffers and gradients to itself at every step."""

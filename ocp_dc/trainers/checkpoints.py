@@ -53,18 +53,21 @@ def read_checkpoint(path: str | Path, device: torch.device) -> dict:
 
 
 def _require_intact(path: Path) -> None:
-    """By the checksums of the parts that torch writes a checkpoint in; torch itself does not look at them.
+    """By the checksums of the parts that torch writes a checkpoint in, which torch itself does not look at.
 
     Raises:
-        InputError: a part is damaged or cut off.
+        InputError: a part is damaged.
     """
+    # what torch wrote long ago, and what is cut short, is none
+    if not zipfile.is_zipfile(path):
+        return
     try:
         with zipfile.ZipFile(path) as parts:
             damaged = parts.testzip()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         damaged = f"{error}"
     if damaged is not None:
-        raise InputError(f"checkpoint {path} is damaged, or none ({damaged}){_other_checkpoint(path)}")
+        raise InputError(f"checkpoint {path} is damaged ({damaged}){_other_checkpoint(path)}")
 
 
 def _other_checkpoint(path: Path) -> str:
@@ -106,8 +109,8 @@ def require_training_state(path: str, checkpoint: dict) -> None:
     missing = [name for name in ("step", "optimizer", "scheduler") if name not in checkpoint]
     if missing:
         raise InputError(
-            f"checkpoint {path} has no {', '.join(missing)}, as best_checkpoint.pt has none: go on from checkpoint.pt of "
-            "that run, or start anew from these weights with --weights-only"
+            f"checkpoint {path} has no {', '.join(missing)}, as best_checkpoint.pt has none: go on from checkpoint.pt "
+            "of that run, or start anew from these weights with --weights-only"
         )
 
 
@@ -124,8 +127,8 @@ def require_same_training(path: str, checkpoint: dict, optim: dict, labels: dict
     if different := [key for key in keys if (theirs.get(key) or None) != (optim.get(key) or None)]:
         differences = ", ".join(f"optim.{key} {theirs.get(key)!r} (config: {optim.get(key)!r})" for key in different)
         raise InputError(
-            f"checkpoint {path} was trained with {differences}: set the config to the checkpoint's values, or start anew "
-            "from its weights with --weights-only"
+            f"checkpoint {path} was trained with {differences}: set the config to the checkpoint's values, or start "
+            "anew from its weights with --weights-only"
         )
     before, now = (_training_data(described) for described in (checkpoint["config"].get("labels") or {}, labels))
     if before and now and before != now:

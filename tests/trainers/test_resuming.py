@@ -1,0 +1,121 @@
+"""A run goes on as itself, from a checkpoint that is whole, or not at all."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocp_dc.cli import main
+from ocp_dc.datasets.molecule_conversion import convert
+from ocp_dc.datasets.samples import sample_path
+from ocp_dc.errors import InputError
+from ocp_dc.launch import run_fairchem
+from ocp_dc.locks import file_lock
+
+ONE_EPOCH, TWO_EPOCHS = "--optim.max_epochs=1", "--optim.max_epochs=2"
+NAMED = ("--timestamp-id", "run")
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
+@pytest.fixture
+def trained(train_arguments, tmp_path) -> Path:
+    run_fairchem("train", train_arguments("schnet_dc", *NAMED, ONE_EPOCH))
+    return tmp_path / "checkpoints" / "run" / "checkpoint.pt"
+
+
+def refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        run_fairchem("train", arguments)
+
+
+def test_a_checkpoint_given_alone_keeps_its_run(trained, train_arguments, tmp_path):
+    run_fairchem("train", train_arguments("schnet_dc", "--checkpoint", str(trained), TWO_EPOCHS))
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["run"]
+    assert load(trained)["step"] == 2 * load(trained.with_name("previous_checkpoint.pt"))["step"]
+
+
+def test_a_finished_run_says_so_and_stays(trained, train_arguments, caplog):
+    before = trained.read_bytes()
+    with caplog.at_level("INFO"):
+        run_fairchem("train", train_arguments("schnet_dc", *NAMED, ONE_EPOCH))
+    step = load(trained)["step"]
+    assert f"trained to step {step}; the model is {trained}. Its errors: ocp-dc evaluate --checkpoint" in caplog.text
+    assert trained.read_bytes() == before
+
+
+def test_a_flipped_byte_is_noticed_and_the_one_before_is_named(trained, train_arguments, capsys):
+    run_fairchem("train", train_arguments("schnet_dc", *NAMED, TWO_EPOCHS))
+    content = bytearray(trained.read_bytes())
+    weight = next(iter(load(trained)["optimizer"]["state"].values()))["exp_avg"].numpy().tobytes()
+    content[content.index(weight) + len(weight) // 2] ^= 1
+    trained.write_bytes(content)
+    assert main(["train", *train_arguments("schnet_dc", *NAMED, TWO_EPOCHS)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"checkpoint {trained} is damaged" in error
+    assert error.endswith(f"the one before it is {trained.with_name('previous_checkpoint.pt')}")
+
+
+def test_a_truncated_one_too(trained, train_arguments):
+    trained.write_bytes(trained.read_bytes()[:1000])
+    refused(train_arguments("schnet_dc", *NAMED, TWO_EPOCHS), "cannot be read")
+
+
+def test_weights_alone_do_not_resume_but_may_start_anew(trained, train_arguments, tmp_path):
+    best = shutil.copy(trained.with_name("best_checkpoint.pt"), tmp_path / "best.pt")
+    from_best = ("--checkpoint", str(best))
+    refused(train_arguments("schnet_dc", *from_best, "--timestamp-id", "anew"), "has no step, optimizer, scheduler")
+    for epochs in (ONE_EPOCH, TWO_EPOCHS):
+        arguments = train_arguments("schnet_dc", *from_best, "--weights-only", "--timestamp-id", "anew", epochs)
+        run_fairchem("train", arguments)
+    anew = load(tmp_path / "checkpoints" / "anew" / "checkpoint.pt")
+    assert anew["step"] == 2 * load(trained)["step"]
+    assert anew["normalizers"]["energy"] == load(best)["normalizers"]["energy"]
+
+
+def test_anew_begins_with_the_weights_and_its_own_optimizer(trained, train_arguments, tmp_path):
+    anew = ("--checkpoint", str(trained), "--weights-only", "--timestamp-id", "anew")
+    run_fairchem("train", train_arguments("schnet_dc", *anew, ONE_EPOCH, "--optim.lr_initial=1.0e-30"))
+    state = load(tmp_path / "checkpoints" / "anew" / "checkpoint.pt")
+    for name, weight in load(trained)["state_dict"].items():
+        assert torch.equal(state["state_dict"][name], weight)
+    assert state["step"] == load(trained)["step"]
+    assert {entry["step"].item() for entry in state["optimizer"]["state"].values()} == {state["step"]}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--optim.lr_initial=0.5", r"optim\.lr_initial 0\.0001 \(config: 0\.5\): set the config to .* --weights-only"),
+        ("--optim.batch_size=5", r"optim\.batch_size \d+ \(config: 5\)"),
+        ("--optim.optimizer=AdamW", r"optim\.optimizer 'Adam' \(config: 'AdamW'\)"),
+    ],
+)
+def test_another_way_of_training_is_refused(trained, train_arguments, override, message):
+    before = trained.read_bytes()
+    refused(train_arguments("schnet_dc", *NAMED, TWO_EPOCHS, override), message)
+    assert trained.read_bytes() == before
+
+
+def test_other_data_are_refused(trained, train_arguments, tmp_path):
+    convert(sample_path(), tmp_path / "other", sizes={"train": 90, "val": 20, "test": 0}, seed=1, show_progress=False)
+    other = f"--dataset.train.src={tmp_path / 'other' / 'train'}"
+    refused(
+        train_arguments("schnet_dc", *NAMED, TWO_EPOCHS, other),
+        "was trained on .*100 records, and dataset.train is .*90",
+    )
+
+
+def test_two_runs_do_not_share_a_folder(trained, train_arguments):
+    with file_lock(trained.with_name("lock")):
+        refused(train_arguments("schnet_dc", *NAMED, TWO_EPOCHS), "is being written to by another run")
+
+
+def test_what_a_killed_save_left_goes(trained, train_arguments):
+    left = trained.with_name(".checkpoint.pt.partial")
+    left.write_bytes(b"half")
+    run_fairchem("train", train_arguments("schnet_dc", *NAMED, TWO_EPOCHS))
+    assert not left.exists()

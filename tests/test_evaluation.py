@@ -158,6 +158,18 @@ def test_an_old_checkpoint_is_taken_to_be_in_the_units_of_the_data(sample_data, 
     assert errors.energy_mae < 20  # the mean energy is 97,073 from 0
 
 
+def test_an_lmdb_without_labels_is_refused(checkpoint, sample_data, tmp_path):
+    unlabelled = tmp_path / "unlabelled"
+    unlabelled.mkdir()
+    _rewrite(sample_data / "test", unlabelled, _forget_labels)
+    with pytest.raises(InputError, match=r"unlabelled has no energy and no forces: errors need labels"):
+        evaluate(checkpoint, unlabelled, 20, cpu=True)
+
+
+def _forget_labels(record):
+    del record.y, record.force
+
+
 def test_missing_data_and_checkpoint(checkpoint, sample_data, tmp_path, capsys):
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: there is no such file or folder" in capsys.readouterr().err

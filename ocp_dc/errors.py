@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NAMED_STRUCTURES = 10
+GROWTH = "a lower optim.lr_initial, optim.clip_grad_norm, or task.label_rescaling or reference_energy may help"
+
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message names the thing, its value and the remedy.
@@ -22,6 +28,21 @@ class DivergedError(RuntimeError):
         self.step = step
 
 
+@dataclass(frozen=True)
+class Cause:
+    """What was not finite first in a training step.
+
+    Attributes:
+        what: in words.
+        advice: what may help.
+        structures: which of the batch it concerns; None for all.
+    """
+
+    what: str
+    advice: str
+    structures: Sequence[bool] | None = None
+
+
 class TrainingDivergedError(DivergedError):
     """A prediction, loss or gradient was not finite; the weights were not updated with it.
 
@@ -29,11 +50,20 @@ class TrainingDivergedError(DivergedError):
         step: the optimizer step that was not taken.
     """
 
-    def __init__(self, what: str, step: int, batch_ids: list[str], last_checkpoint: str | None) -> None:
+    def __init__(
+        self, what: str, step: int, structures: Sequence[str], last_checkpoint: str | None, cause: Cause | None = None
+    ) -> None:
+        which = (
+            structures
+            if cause is None or cause.structures is None
+            else [name for name, concerned in zip(structures, cause.structures, strict=True) if concerned]
+        )
+        named = ", ".join(which[:NAMED_STRUCTURES])
+        more = f" and {len(which) - NAMED_STRUCTURES} more" if len(which) > NAMED_STRUCTURES else ""
         super().__init__(
-            f"{what} not finite at step {step} (batch: {', '.join(batch_ids)}); "
-            f"last good checkpoint: {last_checkpoint or 'none was written yet'}. "
-            "A lower learning rate, optim.clip_grad_norm or task.label_rescaling may help.",
+            f"{what} not finite at step {step}; first was {cause.what if cause else f'the {what}'} "
+            f"(batch: {named}{more}); last good checkpoint: {last_checkpoint or 'none was written yet'}; "
+            f"{cause.advice if cause else GROWTH}",
             step,
         )
 

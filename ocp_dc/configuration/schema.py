@@ -102,6 +102,10 @@ class Optim(Section):
     clip_grad_norm: Positive | None = Field(None, description="largest norm of the gradient")
     ema_decay: Annotated[Positive, Field(lt=1)] | None = Field(None, description="averages weights for predictions")
     step: Literal["auto", "eager", "traced", "cuda_graph"] | None = Field(None, description="how a step is computed")
+    on_nonfinite: Literal["stop", "skip", "restore"] | None = Field(
+        None,
+        description="of a step with NaN: end, leave it out, or take the last checkpoint's weights too",
+    )
     max_epochs: Count = Field(description="how long to train")
     eval_every: Count | None = Field(None, description="steps between validations; default: an epoch")
     checkpoint_every: Whole | None = Field(None, description="steps; default: `eval_every`; 0 or less: at the end")

@@ -30,7 +30,15 @@ SETTINGS_WITHOUT_WEIGHTS = [
     "use_pbc",
 ]
 
-CHANGE_NO_WEIGHT = {"checkpoint_every", "eval_batch_size", "eval_every", "max_epochs", "num_workers", "step"}
+CHANGE_NO_WEIGHT = {
+    "checkpoint_every",
+    "eval_batch_size",
+    "eval_every",
+    "max_epochs",
+    "num_workers",
+    "on_nonfinite",
+    "step",
+}
 
 
 def read_checkpoint(path: str | Path, device: torch.device) -> dict:

@@ -43,15 +43,20 @@ from ocp_dc.trainers.checkpoints import (
     unused_run_id,
 )
 from ocp_dc.trainers.config_keys import check_trainer_config
+from ocp_dc.trainers.divergence import find_cause
 from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels, float64_normalizer
 from ocp_dc.trainers.losses import Loss
 from ocp_dc.trainers.predicting_trainer import PredictingTrainer
 from ocp_dc.trainers.prediction import evaluation_batch_size
 from ocp_dc.trainers.traced_step import TARGETS, WORTH_TRACING, Step, TracedStep
-from ocp_dc.trainers.unshown_steps import UnshownSteps
+from ocp_dc.trainers.unshown_steps import UnshownSteps, structure_names
 
 SHOWN_METRICS = ("loss", "energy_mae", "forces_mae")
 FUSING = {"fused", "foreach", "capturable", "differentiable"}
+
+
+# steps that come to nothing before a run is given up
+MOST_FAULTS = 10
 
 
 @registry.register_trainer("dc_forces")
@@ -106,6 +111,7 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         self.reference_energy = parse_reference_energy(task.get("reference_energy"))
         self.last_checkpoint: str | None = None
         self._resumed: dict[str, Any] | None = None
+        self._faults = 0
         self.unshown: UnshownSteps | None = None
         self.traced_step: TracedStep | None = None
         # SchNet's narrow Gaussians are mostly denormal numbers, which CPUs multiply ten times slower.
@@ -284,7 +290,7 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
                 for position, batch in enumerate(self.train_loader, start=first + 1):
                     self.step = epoch * epoch_steps + position
                     self.epoch = epoch + position / epoch_steps
-                    self._train_step(batch, bar)
+                    self._train_step_or_go_on(batch, bar)
                     if self.step % eval_every == 0 and self.val_loader is not None:
                         self._validate_and_keep_best(primary_metric, disable_eval_tqdm)
                     if checkpoint_every > 0 and self.step % checkpoint_every == 0:
@@ -319,6 +325,41 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         """Of a process that trains alone: it would send buffers and gradients to itself at every step."""
         alone = isinstance(self.model, DistributedDataParallel) and distutils.get_world_size() == 1
         return self.model.no_sync() if alone else nullcontext()
+
+    def _train_step_or_go_on(self, batch: Batch, bar: tqdm) -> None:
+        """As ``optim.on_nonfinite`` says where a step comes to nothing."""
+        try:
+            self._train_step(batch, bar)
+        except TrainingDivergedError as error:
+            self._go_on_after(error)
+            bar.update()
+            if self.scheduler.scheduler_type != "ReduceLROnPlateau":
+                self.scheduler.step()
+
+    def _go_on_after(self, error: TrainingDivergedError) -> None:
+        """Without the step, or from the last checkpoint's weights; raises the error again where that is no use."""
+        mode = self.config["optim"].get("on_nonfinite") or "stop"
+        self._faults += 1
+        if mode == "restore" and self.last_checkpoint is None:
+            mode = "skip"
+        # BatchNorm keeps what it has seen
+        spoilt = mode == "skip" and not all(bool(buffer.isfinite().all()) for buffer in self.model.buffers())
+        if mode == "stop" or spoilt or self._faults > MOST_FAULTS:
+            raise error
+        self.unshown.forget()
+        if mode == "restore":
+            self._take_weights_of(self.last_checkpoint)
+        what = "left out" if mode == "skip" else f"left out, weights are those of {self.last_checkpoint}"
+        logging.warning(f"{error}. The step is {what} (optim.on_nonfinite: {mode}; {self._faults} of {MOST_FAULTS})")
+
+    def _take_weights_of(self, path: str) -> None:
+        """And its optimizer, with the step and the learning rate as they are."""
+        place = self.step, self.epoch
+        rate = self.scheduler.scheduler.state_dict() if self.scheduler.scheduler_type != "Null" else None
+        super().load_checkpoint(path, read_checkpoint(path, self.device))
+        self.step, self.epoch = place
+        if rate:
+            self.scheduler.scheduler.load_state_dict(rate)
 
     def _train_step(self, batch: Batch, bar: tqdm) -> None:
         if not self.model.training:
@@ -396,11 +437,18 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         self._require_finite_on_cpu()
 
     def _require_finite_on_cpu(self) -> None:
-        """At once where that costs nothing; on a GPU, where the host would wait, when a step is shown."""
-        if self.device.type == "cpu":
+        """At once where that costs nothing, or is asked for; on a GPU, where the host would wait, when it is shown."""
+        if self.device.type == "cpu" or self.config["optim"].get("on_nonfinite", "stop") != "stop":
             self._require_finite()
 
     def _require_finite(self) -> None:
         """Before what the unshown steps led to is used."""
-        if self.unshown and (fault := self.unshown.first_not_finite()):
-            raise TrainingDivergedError(*fault, self.last_checkpoint)
+        if not self.unshown or not (fault := self.unshown.first_not_finite()):
+            return
+        what, step, batch = fault
+        # later, or with other processes waiting, it cannot be computed again
+        again = step == self.step and distutils.get_world_size() == 1
+        cause = find_cause(
+            self._unwrapped_model, batch, (lambda batch: self._eager_step(batch).loss) if again else None
+        )
+        raise TrainingDivergedError(what, step, structure_names(batch), self.last_checkpoint, cause)

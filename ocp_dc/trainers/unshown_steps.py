@@ -19,7 +19,7 @@ IDENTIFIERS = ("sid", "fid")
 @dataclass(eq=False)
 class _Step:
     number: int
-    identifiers: dict[str, Tensor | list]
+    batch: Batch
     out: dict[str, Tensor]
     loss: Tensor
     overflow: Tensor | None = None
@@ -52,9 +52,8 @@ class UnshownSteps:
     def add(self, number: int, batch: Batch, out: dict[str, Tensor], loss: Tensor) -> None:
         """A step, before its gradients are known."""
         self._predictions.add(batch, out, loss)
-        identifiers = {name: batch[name] for name in IDENTIFIERS if name in batch}
         out = {name: value.detach() for name, value in out.items()}
-        self._last = _Step(number, identifiers, out, loss.detach())
+        self._last = _Step(number, batch, out, loss.detach())
         self._unchecked.append(self._last)
 
     def add_gradients(self, gradients: list[Tensor]) -> None:
@@ -66,12 +65,16 @@ class UnshownSteps:
         if step not in self._unchecked:
             self._unchecked.append(step)
 
-    def first_not_finite(self) -> tuple[str, int, list[str]] | None:
-        """Since this was last asked: what was not finite, at which step, and the names of its structures."""
+    def first_not_finite(self) -> tuple[str, int, Batch] | None:
+        """Since this was last asked: what was not finite, at which step, and its batch."""
         steps, self._unchecked = self._unchecked, []
         if all(step.is_finite() for step in steps):
             return None
-        return next((what, step.number, structure_names(step.identifiers)) for step in steps if (what := step.fault()))
+        return next((what, step.number, step.batch) for step in steps if (what := step.fault()))
+
+    def forget(self) -> None:
+        """Those that have not been shown, as if they had not been."""
+        self._predictions, self._unchecked, self._last = self._hold(), [], None
 
     def take_metrics(self) -> dict[str, float]:
         """The means over the steps, which are then forgotten."""

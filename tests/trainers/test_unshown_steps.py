@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 
 from ocp_dc.errors import TrainingDivergedError
 from ocp_dc.trainers.dc_forces import DerivativeConstrainedTrainer
-from ocp_dc.trainers.unshown_steps import UnshownSteps
+from ocp_dc.trainers.unshown_steps import UnshownSteps, structure_names
 
 
 def test_metrics_are_the_means_over_the_steps(train_arguments, tmp_path, monkeypatch):
@@ -57,7 +57,8 @@ def test_the_first_step_that_was_not_finite(what, values):
         batch, out, loss, gradients = step(number, **(values if number >= 3 else {}))
         steps.add(number, batch, out, loss)
         steps.add_gradients(gradients)
-    assert steps.first_not_finite() == (what, 3, ["ethanol-3_3", "water_7"])
+    fault, number, batch = steps.first_not_finite()
+    assert (fault, number, structure_names(batch)) == (what, 3, ["ethanol-3_3", "water_7"])
     assert steps.first_not_finite() is None
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ocp_dc.datasets.lmdb import RecordFile
 from ocp_dc.datasets.manifest import MoleculeManifest, read_manifest
 from ocp_dc.datasets.record_layout import RecordLayout
+from ocp_dc.datasets.watched_lmdb import watch
 from ocp_dc.errors import InputError
 
 # what differs between conformations: tensors, whose first axis is joined in a batch, and the number of each
@@ -116,7 +117,7 @@ def read_fast(config: dict[str, Any]) -> BaseDataset:
     try:
         return PackedDataset(config)
     except NotPackedError:
-        return LmdbDataset(config)
+        return watch(LmdbDataset(config))
 
 
 def is_packed(dataset: Dataset) -> bool:

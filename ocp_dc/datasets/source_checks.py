@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.errors import InputError
 
 LABELS = {"energy": ("y", "energy"), "forces": ("force", "forces")}
+T = TypeVar("T")
 AGAIN = "get or convert the data again"
 
 
@@ -165,6 +167,25 @@ class SourceWatch:
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._sizes: Mapping[Path, int] = {file: file.stat().st_size for file in files}
+
+    def over(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches of a loader, with a look at the files before each is read.
+
+        Raises:
+            InputError: see :meth:`check`.
+        """
+        iterator = iter(batches)
+        while True:
+            self.check()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except (RuntimeError, InputError):
+                # as a worker of the loader reports that it was killed, or what it found
+                self.check()
+                raise
+            yield batch
 
     def check(self) -> None:
         """Raises InputError if a file is gone, or has become shorter."""

@@ -25,11 +25,13 @@ from tqdm import tqdm
 
 import ocp_dc
 from ocp_dc.datasets.packed import collate, is_packed
+from ocp_dc.datasets.source_checks import SourceWatch, lmdb_files
+from ocp_dc.datasets.watched_lmdb import watch
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.locks import file_lock
 from ocp_dc.memory import keep_freed_memory
 from ocp_dc.models.scale_factors import read_scale_factors
-from ocp_dc.references import parse_reference_energy
+from ocp_dc.references import manifests_of, parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
 from ocp_dc.trainers.checkpoints import (
     partial_checkpoint,
@@ -137,6 +139,11 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
             # as values, so that a checkpoint does not depend on a file
             self.config["model"]["scale_file"] = read_scale_factors(scale_file)
         super().load_model()
+
+    def load_datasets(self) -> None:
+        super().load_datasets()
+        for dataset in (self.train_dataset, self.val_dataset, self.test_dataset):
+            watch(dataset)
 
     def get_dataloader(self, dataset: Dataset, sampler: Sampler, workers: int | None = None) -> DataLoader:
         self.collater = partial(collate, **self.collater.keywords)
@@ -277,6 +284,9 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
             lambda out, batch, metrics: self._compute_metrics(out, batch, self.evaluator, metrics),
         )
 
+        # what is in memory needs no files
+        sources = [] if is_packed(self.train_dataset) else manifests_of(self.config["dataset"])
+        files = SourceWatch(file for source in sources for file in lmdb_files(source, Path(source)))
         total = optim["max_epochs"] * epoch_steps
         self.traced_step = self.traced_step or self._choose_step(total)
         self.validated = False
@@ -287,7 +297,7 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
             for epoch in range(self.step // epoch_steps, optim["max_epochs"]):
                 first = self.step % epoch_steps
                 self.train_sampler.set_epoch_and_start_iteration(epoch, first)
-                for position, batch in enumerate(self.train_loader, start=first + 1):
+                for position, batch in enumerate(files.over(self.train_loader), start=first + 1):
                     self.step = epoch * epoch_steps + position
                     self.epoch = epoch + position / epoch_steps
                     self._train_step_or_go_on(batch, bar)

@@ -1,10 +1,13 @@
 """A run goes on as itself, from a checkpoint that is whole, or not at all."""
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from test_training import launch
 
 from ocp_dc.cli import main
 from ocp_dc.datasets.molecule_conversion import convert
@@ -119,3 +122,20 @@ def test_what_a_killed_save_left_goes(trained, train_arguments):
     left.write_bytes(b"half")
     run_fairchem("train", train_arguments("schnet_dc", *NAMED, TWO_EPOCHS))
     assert not left.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_that_shrink_while_they_are_read(train_arguments, sample_data, tmp_path, workers):
+    """In a process of its own: reading beyond the end of a file kills it."""
+    data = shutil.copytree(sample_data / "train", tmp_path / "data")
+    (file,) = data.glob("*.lmdb")
+    settings = (f"--dataset.train.src={data}", "--dataset.train.format=lmdb", f"--optim.num_workers={workers}")
+    arguments = train_arguments("schnet_dc", *settings, "--optim.max_epochs=1000", "--optim.eval_every=100000", *NAMED)
+    process = launch(arguments)
+    while not (tmp_path / "logs" / "tensorboard" / "run" / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.truncate(file, 8192)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert f"ocp-dc: error: {file} has been cut short while it was read, to 8,192 of" in output

@@ -17,6 +17,7 @@ from ocp_dc.datasets.oc22_commands import add_oc22_commands
 from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.info import add_info_command
 from ocp_dc.runs.commands import add_run_commands
+from ocp_dc.simulate.commands import add_simulation_commands
 
 if TYPE_CHECKING:
     from ocp_dc.evaluation import TestErrors
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_run_commands(commands)
     add_config_commands(commands)
     add_info_command(commands)
+    add_simulation_commands(commands)
 
     evaluation = commands.add_parser("evaluate", help="test errors of a checkpoint")
     evaluation.add_argument("--checkpoint", required=True, help="checkpoint.pt of a run (it is unpickled: trust it)")

@@ -30,6 +30,10 @@ class BrokenError(RuntimeError):
     """A trajectory cannot go on; the message says why."""
 
 
+class _ClosedError(BaseException):
+    """Ends a function that is paused; no ``except Exception`` of an integrator may keep it."""
+
+
 class Pausing:
     """A thread for functions that pause to ask for results."""
 
@@ -60,7 +64,7 @@ class Pausing:
         self._from_thread.put((atoms, None))
         answer = self._to_thread.get()
         if answer is None:
-            raise SystemExit
+            raise _ClosedError
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -74,6 +78,8 @@ class Pausing:
             try:
                 function()
                 self._from_thread.put((None, None))
+            except _ClosedError:
+                return
             except Exception as error:
                 self._from_thread.put((None, error))
 

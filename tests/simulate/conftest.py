@@ -37,5 +37,5 @@ def schnet(sample_data, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def dimenetplusplus(sample_data, tmp_path_factory) -> Path:
     """Of a small DimeNet++, whose forces are not."""
-    folder, overrides = tmp_path_factory.mktemp("dimenet"), ("--model.conservative=False", "--optim.max_epochs=8")
+    folder, overrides = tmp_path_factory.mktemp("dimenet"), ("--model.conservative=False", "--optim.max_epochs=20")
     return _trained(folder, sample_data, "dimenetplusplus", "dimenetplusplus_recommended", *overrides)

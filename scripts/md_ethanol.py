@@ -50,7 +50,7 @@ class Scale:
     nve_ps: float
 
 
-FULL = Scale({"schnet": 300, "dimenetplusplus": 200}, nvt_ps=50, nve_ps=20)
+FULL = Scale({"schnet": 500, "dimenetplusplus": 400}, nvt_ps=50, nve_ps=20)
 SMOKE = Scale({"schnet": 5, "dimenetplusplus": 5}, nvt_ps=0.05, nve_ps=0.05)
 
 

@@ -43,6 +43,8 @@ SECONDS_BETWEEN_STATES = 10
 # a molecule that is this hot, or ten times as hot as it ought to be, is no molecule any more
 HOTTEST_K = 10_000
 HOTTEST_TIMES = 10
+# of atoms in structures that stand for those of the simulation, in Å
+DISPLACEMENT = 0.05
 
 
 class Replica:
@@ -241,8 +243,13 @@ def _prepare(model: Model, replicas: Sequence[Replica]) -> Sequence[Results]:
     Otherwise a simulation that goes on would begin with results of the network itself, which differ in the last digit.
     """
     structures = [replica.atoms for replica in replicas]
-    for _ in range(0 if any(atoms.pbc.any() for atoms in structures) else CALLS_BEFORE_TRACING):
-        model.evaluate(structures)
+    if not any(atoms.pbc.any() for atoms in structures):
+        moved = [atoms.copy() for atoms in structures]
+        for number, atoms in enumerate(moved):
+            # a trace is compared with the network by its forces, of which a minimum has none
+            atoms.rattle(DISPLACEMENT, seed=number)
+        for _ in range(CALLS_BEFORE_TRACING):
+            model.evaluate(moved)
     return model.evaluate(structures)
 
 

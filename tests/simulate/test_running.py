@@ -12,6 +12,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.constraints import FixAtoms
+from ase.optimize import BFGS
 from simulated import Harmonic, settings
 
 from ocp_dc.calculator import load
@@ -86,6 +87,15 @@ def test_each_step_is_one_batch(cluster, tmp_path):
     assert set(model.batches) == {3}
     # 40 steps, and what tracing takes
     assert len(model.batches) == 40 + running.CALLS_BEFORE_TRACING + 1
+
+
+def test_a_simulation_from_a_minimum_is_traced(schnet, tmp_path):
+    atoms = read_structures("sample")[0].copy()
+    atoms.calc = model = load(schnet, "cpu")
+    BFGS(atoms, logfile=None).run(fmax=1e-3, steps=300)
+    simulate(model, [atoms], settings(), tmp_path, {}, show_progress=False)
+    # of one molecule, from the search for the minimum, and of three
+    assert list(model._trainer.traced_predictions._replays.values())[-1] is not None
 
 
 def test_frames_have_energy_forces_momenta_and_time(cluster, tmp_path):

@@ -17,6 +17,7 @@ from ocp_dc.errors import InputError, TrainingDivergedError
 from ocp_dc.info import add_info_command
 from ocp_dc.prediction_commands import add_prediction_commands
 from ocp_dc.runs.commands import add_run_commands
+from ocp_dc.simulate.commands import add_simulation_commands
 
 FAIRCHEM_MODES = ("train", "validate")
 
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_run_commands(commands)
     add_config_commands(commands)
     add_info_command(commands)
+    add_simulation_commands(commands)
 
     fit = commands.add_parser("fit-scale-factors", help="fit GemNet's scale factors on a config's training set")
     fit.add_argument("--config-yml", required=True, type=Path, help="config of a model with scale factors")

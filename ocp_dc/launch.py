@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import gc
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,11 @@ from fairchem.core.common.utils import build_config
 import ocp_dc.trainers  # noqa: F401  registers models and trainer
 from ocp_dc.configuration.arguments import checked_arguments
 from ocp_dc.configuration.checking import check_config
+from ocp_dc.trainers.checkpoints import LOCK, unused_run_id
 from ocp_dc.trainers.config_keys import check_sources
+
+# fairchem's, in --run-dir
+RUN_FOLDERS = ("checkpoints", "results", "logs/tensorboard", "logs/wandb")
 
 
 class Runner(_cli.Runner):
@@ -43,11 +49,30 @@ def run_checked(args: argparse.Namespace, overrides: list[str]) -> int:
         config = _checked_config(args, overrides)
         check_sources(config["model"], config["dataset"], every_record=True)
     _cli.Runner, _cli.runner_wrapper, _cli.build_config = Runner, run_rank, _checked_config
+    run_dir = Path(args.run_dir)
+    if not (args.timestamp_id or args.submit or args.debug):
+        args.timestamp_id = unused_run_id(run_dir, args.identifier)
     try:
         _cli.main(args, overrides)
+    except BaseException:
+        if args.timestamp_id:
+            _remove_empty(run_dir, args.timestamp_id)
+        raise
     finally:
         clean_up()
     return 0
+
+
+def _remove_empty(run_dir: Path, run_id: str) -> None:
+    """What a start that failed has made: folders without files, but for a lock."""
+    for parent in RUN_FOLDERS:
+        folder = run_dir / parent / run_id
+        if folder.is_dir() and not any(file.name != LOCK for file in folder.rglob("*") if file.is_file()):
+            shutil.rmtree(folder)
+        for emptied in (run_dir / parent, *(run_dir / parent).parents):
+            if emptied == run_dir or not emptied.is_dir() or any(emptied.iterdir()):
+                break
+            emptied.rmdir()
 
 
 def config_of(mode: str, arguments: Sequence[str]) -> dict[str, Any]:

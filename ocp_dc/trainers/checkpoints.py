@@ -30,6 +30,9 @@ SETTINGS_WITHOUT_WEIGHTS = [
     "use_pbc",
 ]
 
+# in a run's folder of checkpoints, held while it trains
+LOCK = "lock"
+
 CHANGE_NO_WEIGHT = {
     "checkpoint_every",
     "eval_batch_size",

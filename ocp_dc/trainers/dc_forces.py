@@ -34,6 +34,7 @@ from ocp_dc.models.scale_factors import read_scale_factors
 from ocp_dc.references import manifests_of, parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
 from ocp_dc.trainers.checkpoints import (
+    LOCK,
     partial_checkpoint,
     read_checkpoint,
     replace_checkpoint,
@@ -141,7 +142,12 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         super().load_model()
 
     def load_datasets(self) -> None:
-        super().load_datasets()
+        try:
+            super().load_datasets()
+        except InputError:
+            raise
+        except (AssertionError, ValueError) as error:  # what fairchem says of its settings
+            raise InputError(f"dataset: {' '.join(str(error).split())}") from error
         for dataset in (self.train_dataset, self.val_dataset, self.test_dataset):
             watch(dataset)
 
@@ -318,7 +324,7 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
             yield
             return
         folder = Path(self.config["cmd"]["checkpoint_dir"])
-        with file_lock(folder / "lock", wait=False) as lock:
+        with file_lock(folder / LOCK, wait=False) as lock:
             if lock is None:
                 raise InputError(f"{folder} is being written to by another run: choose another --timestamp-id, or wait")
             partial_checkpoint(folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -139,3 +139,18 @@ def test_data_that_shrink_while_they_are_read(train_arguments, sample_data, tmp_
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2, output
     assert f"ocp-dc: error: {file} has been cut short while it was read, to 8,192 of" in output
+
+
+def test_a_start_that_fails_leaves_nothing(train_arguments, tmp_path):
+    refused(train_arguments("schnet_dc", "--dataset.train.first_n=1000000"), "dataset: Cannot take 1000000")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_and_takes_nothing_from_other_runs(trained, train_arguments, tmp_path):
+    files = set(tmp_path.rglob("*"))
+    refused(train_arguments("schnet_dc", *NAMED, TWO_EPOCHS, "--optim.lr_initial=0.5"), "lr_initial")
+    refused(
+        train_arguments("schnet_dc", "--timestamp-id", "other", "--dataset.train.first_n=1000000"),
+        "dataset: Cannot take 1000000",
+    )
+    assert set(tmp_path.rglob("*")) == files

@@ -22,6 +22,8 @@ from ocp_dc.trainers.config_keys import check_sources
 
 # fairchem's, in --run-dir
 RUN_FOLDERS = ("checkpoints", "results", "logs/tensorboard", "logs/wandb")
+# endings of what a run leaves that has got somewhere
+USED = {".pt", ".jsonl", ".npz"}
 
 
 class Runner(_cli.Runner):
@@ -50,29 +52,30 @@ def run_checked(args: argparse.Namespace, overrides: list[str]) -> int:
         check_sources(config["model"], config["dataset"], every_record=True)
     _cli.Runner, _cli.runner_wrapper, _cli.build_config = Runner, run_rank, _checked_config
     run_dir = Path(args.run_dir)
+    begun = bool(args.timestamp_id) and any((run_dir / parent / args.timestamp_id).exists() for parent in RUN_FOLDERS)
     if not (args.timestamp_id or args.submit or args.debug):
         args.timestamp_id = unused_run_id(run_dir, args.identifier)
     try:
         _cli.main(args, overrides)
     except BaseException:
-        if args.timestamp_id:
-            _remove_empty(run_dir, args.timestamp_id)
+        if args.timestamp_id and not begun:
+            _remove_unused(run_dir, args.timestamp_id)
         raise
     finally:
         clean_up()
     return 0
 
 
-def _remove_empty(run_dir: Path, run_id: str) -> None:
-    """What a start that failed has made: folders without files, but for a lock."""
-    for parent in RUN_FOLDERS:
-        folder = run_dir / parent / run_id
-        if folder.is_dir() and not any(file.name != LOCK for file in folder.rglob("*") if file.is_file()):
-            shutil.rmtree(folder)
-        for emptied in (run_dir / parent, *(run_dir / parent).parents):
-            if emptied == run_dir or not emptied.is_dir() or any(emptied.iterdir()):
-                break
-            emptied.rmdir()
+def _remove_unused(run_dir: Path, run_id: str) -> None:
+    """The folders of a run that has come to nothing: to no checkpoint, and no logged value."""
+    folders = [run_dir / parent / run_id for parent in RUN_FOLDERS]
+    if any(file.suffix in USED for folder in folders if folder.is_dir() for file in folder.rglob("*")):
+        return
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in (folder.parent, folder.parent.parent):
+            if parent != run_dir and parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def config_of(mode: str, arguments: Sequence[str]) -> dict[str, Any]:

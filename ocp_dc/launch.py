@@ -17,7 +17,7 @@ from fairchem.core.common.utils import build_config
 import ocp_dc.trainers  # noqa: F401  registers models and trainer
 from ocp_dc.configuration.arguments import checked_arguments
 from ocp_dc.configuration.checking import check_config
-from ocp_dc.trainers.checkpoints import LOCK, unused_run_id
+from ocp_dc.trainers.checkpoints import unused_run_id
 from ocp_dc.trainers.config_keys import check_sources
 
 # fairchem's, in --run-dir

@@ -14,6 +14,7 @@ from ocp_dc.configuration.flags import flags_parser
 from ocp_dc.datasets.md17_commands import add_md17_commands
 from ocp_dc.datasets.oc22_commands import add_oc22_commands
 from ocp_dc.errors import InputError, TrainingDivergedError
+from ocp_dc.export_command import add_export_command
 from ocp_dc.info import add_info_command
 from ocp_dc.prediction_commands import add_prediction_commands
 from ocp_dc.runs.commands import add_run_commands
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_run_commands(commands)
     add_config_commands(commands)
     add_info_command(commands)
+    add_export_command(commands)
     add_simulation_commands(commands)
 
     fit = commands.add_parser("fit-scale-factors", help="fit GemNet's scale factors on a config's training set")

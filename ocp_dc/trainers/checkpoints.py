@@ -16,6 +16,7 @@ from ocp_dc.errors import InputError
 from ocp_dc.files import replacing
 from ocp_dc.references import parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
+from ocp_dc.trainers import exported
 from ocp_dc.trainers.labels import Units, units_of_config
 
 # Model settings that change the outputs of the same weights.
@@ -45,13 +46,15 @@ CHANGE_NO_WEIGHT = {
 
 
 def read_checkpoint(path: str | Path, device: torch.device) -> dict:
-    """A checkpoint that the user named (it is unpickled, which can execute code).
+    """A checkpoint that the user named (it is unpickled, which can execute code, unless it is an exported model).
 
     Raises:
         InputError: no such file, or not a checkpoint of fairchem's trainers.
     """
     if not Path(path).is_file():
         raise InputError(f"checkpoint {path}: no such file")
+    if Path(path).suffix == exported.SUFFIX:
+        return exported.read_model(Path(path), device)
     _require_intact(Path(path))
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=False)

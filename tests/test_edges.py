@@ -12,6 +12,7 @@ from molecules import CRYSTALS, SLAB, THIN, TRICLINIC, WIRE, batch_of
 from small_models import SCHNET
 from torch_geometric.data import Batch, Data
 
+from ocp_dc import edges
 from ocp_dc.edges import molecule_edges, one_of_each_pair, periodic_edges
 from ocp_dc.errors import InputError
 
@@ -163,6 +164,20 @@ def test_fairchems_edges_in_fairchems_order(kind, max_neighbors, strict):
     assert most == 7 if max_neighbors == 7 and strict else most > 7
 
 
+@pytest.mark.parametrize("max_neighbors", [7, 500])
+def test_both_searches_find_the_same(monkeypatch, max_neighbors):
+    # off the lattice: which of several as near the limit keeps is arbitrary
+    structures = [atoms.copy() for atoms in STRUCTURES.values()]
+    for atoms in structures:
+        atoms.rattle(0.05)
+    batch = fields(*structures)
+    by_vesin = periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=max_neighbors)
+    monkeypatch.setattr(edges, "_found_by_vesin", edges._found_by_fairchem)
+    by_fairchem = periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=max_neighbors)
+    assert edges_of(*by_vesin[:2]) == edges_of(*by_fairchem[:2])
+    assert torch.equal(by_vesin[2], by_fairchem[2].to(by_vesin[2].dtype))
+
+
 def neighbor_distances(atoms, **limits):
     """(N, neighbors), sorted, of a crystal whose atoms have the same number of them."""
     (sender, receiver), offsets, _ = periodic_edges(**fields(atoms), cutoff=CUTOFF, **limits)
@@ -179,6 +194,15 @@ def test_a_limit_that_is_not_strict_keeps_whole_shells():
             neighbor_distances(copper, max_neighbors=15, strict=False), np.tile(expected, (len(copper), 1))
         )
         assert neighbor_distances(copper, max_neighbors=15, strict=True).shape == (len(copper), 15)
+
+
+@pytest.mark.parametrize("nowhere", [np.nan, np.inf])
+def test_atoms_that_are_nowhere_have_no_edges(nowhere):
+    lost = STRUCTURES["triclinic"].copy()
+    lost.positions[2, 1] = nowhere
+    found = periodic_edges(**fields(lost), cutoff=CUTOFF, max_neighbors=500)
+    expected = [edge for edge in ases_edges(STRUCTURES["triclinic"]) if 2 not in edge[:2]]
+    assert edges_of(*found[:2]) == expected
 
 
 def test_cells_that_cannot_be_used():

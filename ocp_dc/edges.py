@@ -215,21 +215,41 @@ def one_of_each_pair(edge_index: Tensor, cell_offsets: Tensor | None = None) -> 
     Returns:
         (E / 2,) indices; None where an edge lacks its reverse, as ``max_neighbors`` and stored edges may have it.
     """
-    sender, receiver = edge_index
-    half = edge_index.shape[1] // 2
-    atoms = int(edge_index.max()) + 1 if half else 0
-    first, ahead, behind = sender < receiver, receiver * atoms + sender, sender * atoms + receiver
-    if cell_offsets is not None:
-        offsets = cell_offsets.long()
-        base = 2 * int(offsets.abs().max()) + 1 if half else 1
-        # the sign of this number is that of the first offset other than 0
-        image = (offsets[:, 0] * base + offsets[:, 1]) * base + offsets[:, 2]
-        first = first | ((sender == receiver) & (image > 0))
-        ahead, behind = ahead * base**3 + image, behind * base**3 - image
+    first, ahead, behind = _ways(edge_index, cell_offsets)
     (pairs,) = first.nonzero(as_tuple=True)
     if 2 * len(pairs) != edge_index.shape[1]:
         return None
     return pairs if torch.equal(ahead[pairs].sort().values, behind[~first].sort().values) else None
+
+
+def one_of_each_pair_or_lone(edge_index: Tensor, cell_offsets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As :func:`one_of_each_pair`, where an edge may lack its reverse: such an edge stands for itself.
+
+    Returns:
+        (P,) indices, and (P,) whether the edge's reverse is there too.
+    """
+    first, ahead, behind = _ways(edge_index, cell_offsets)
+    pair, order = torch.where(first, ahead, behind).sort(stable=True)
+    ends = torch.ones(len(pair) + 1, dtype=torch.bool, device=pair.device)
+    ends[1:-1] = pair[1:] != pair[:-1]
+    starts, ends = ends[:-1], ends[1:]
+    return order[starts], ~ends[starts]
+
+
+def _ways(edge_index: Tensor, cell_offsets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether each edge is the first way of its pair; a number of it, and one of its reverse."""
+    sender, receiver = edge_index
+    edges = edge_index.shape[1]
+    atoms = int(edge_index.max()) + 1 if edges else 0
+    first, ahead, behind = sender < receiver, receiver * atoms + sender, sender * atoms + receiver
+    if cell_offsets is not None:
+        offsets = cell_offsets.long()
+        base = 2 * int(offsets.abs().max()) + 1 if edges else 1
+        # the sign of this number is that of the first offset other than 0
+        image = (offsets[:, 0] * base + offsets[:, 1]) * base + offsets[:, 2]
+        first = first | ((sender == receiver) & (image > 0))
+        ahead, behind = ahead * base**3 + image, behind * base**3 - image
+    return first, ahead, behind
 
 
 @dataclass(frozen=True)
@@ -352,6 +372,21 @@ class EdgesMixin:
         if pairs is None:
             return self._graph(data, edge_index, cell_offsets), False
         return self._graph(data, edge_index[:, pairs], None if cell_offsets is None else cell_offsets[pairs]), True
+
+    def generate_one_way(self, data) -> tuple[Graph, Tensor | None]:
+        """As :meth:`generate_pairs`, of one edge for each pair even where ``max_neighbors`` cuts.
+
+        Returns:
+            the graph; and (P,) 1 where an edge's reverse is an edge too, else 0, None where all are.
+        """
+        if self._fixed is not None:
+            return self._fixed_graph(data, self._fixed.pair_index), None
+        edge_index, cell_offsets = self._edges(data)
+        kept, reverse = one_of_each_pair(edge_index, cell_offsets), None
+        if kept is None:
+            kept, reverse = one_of_each_pair_or_lone(edge_index, cell_offsets)
+            reverse = reverse.to(data.pos.dtype)
+        return self._graph(data, edge_index[:, kept], None if cell_offsets is None else cell_offsets[kept]), reverse
 
     def _fixed_graph(self, data, edge_index: Tensor) -> Graph:
         sender, receiver = edge_index

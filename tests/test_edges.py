@@ -13,7 +13,7 @@ from small_models import SCHNET
 from torch_geometric.data import Batch, Data
 
 from ocp_dc import edges
-from ocp_dc.edges import molecule_edges, one_of_each_pair, periodic_edges
+from ocp_dc.edges import molecule_edges, one_of_each_pair, one_of_each_pair_or_lone, periodic_edges
 from ocp_dc.errors import InputError
 
 
@@ -261,6 +261,19 @@ class TestOneOfEachPair:
     @pytest.mark.parametrize("offsets", [None, torch.zeros(0, 3)])
     def test_no_edges(self, offsets):
         assert one_of_each_pair(torch.zeros(2, 0, dtype=torch.long), offsets).tolist() == []
+        assert [len(each) for each in one_of_each_pair_or_lone(torch.zeros(2, 0, dtype=torch.long), offsets)] == [0, 0]
+
+    @pytest.mark.parametrize("max_neighbors", [5, 500])
+    @pytest.mark.parametrize("name", STRUCTURES)
+    def test_lone_edges_stand_for_themselves(self, name, max_neighbors):
+        edge_index, offsets, _ = periodic_edges(
+            **fields(STRUCTURES[name], STRUCTURES["slab"]), cutoff=CUTOFF, max_neighbors=max_neighbors
+        )
+        kept, reverse = one_of_each_pair_or_lone(edge_index, offsets)
+        back = edge_index[:, kept[reverse]].flip(0)
+        both = torch.cat([edge_index[:, kept], back], dim=1)
+        assert edges_of(both, torch.cat([offsets[kept], -offsets[kept[reverse]]])) == edges_of(edge_index, offsets)
+        assert bool(reverse.all()) == (one_of_each_pair(edge_index, offsets) is not None)
 
     def test_none_where_an_edge_lacks_its_reverse(self, positions):
         natoms = torch.tensor([len(p) for p in positions])

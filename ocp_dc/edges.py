@@ -1,8 +1,9 @@
 """Edges between atoms, with and without periodic images.
 
-fairchem's search for images takes batches of one periodicity, with every atom in its cell. :func:`periodic_edges` asks
-it so, and lifts both. For molecules fairchem needs ``torch_cluster``, which needs a compiler to install;
-:func:`molecule_edges` is plain PyTorch.
+:func:`periodic_edges` are those of fairchem's search for images, which takes batches of one periodicity, with every
+atom in its cell. On a CPU they are found by vesin, whose time grows with the atoms and not with their square; on a GPU
+fairchem's search is asked so that it takes all. For molecules fairchem needs ``torch_cluster``, which needs a compiler
+to install; :func:`molecule_edges` is plain PyTorch.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from fairchem.core.common.utils import get_max_neighbors_mask, radius_graph_pbc
 from fairchem.core.models.base import GraphData
 from torch import Tensor
+from vesin import NeighborList
 
 from ocp_dc.errors import InputError
 
 OUT_OF_REACH = 1.0
 FLATTEST_CELL = 1e-6
+# Å²
+SAME_ATOM = 1e-4
+# Å; of distances in float32
+ROUNDING = 1e-3
 
 
 @torch.no_grad()
@@ -66,28 +73,75 @@ def periodic_edges(
     cell = _complete(cell.reshape(-1, 3, 3).double(), pbc)
     structure = torch.arange(len(natoms), device=pos.device).repeat_interleave(natoms)
 
-    reciprocal = torch.linalg.inv(cell)
-    fractional = torch.einsum("nx,nxd->nd", pos.double(), reciprocal[structure])
+    fractional = torch.einsum("nx,nxd->nd", pos.double(), torch.linalg.inv(cell)[structure])
     shifts = fractional.floor() * pbc[structure]
     wrapped = pos.double() - torch.einsum("nd,ndx->nx", shifts, cell[structure])
+    wrapped = wrapped.to(torch.get_default_dtype())
 
+    search = _found_by_fairchem if pos.is_cuda else _found_by_vesin
+    edge_index, offsets, neighbors = search(wrapped, cell, pbc, natoms, cutoff, max_neighbors, strict)
+    sender, receiver = edge_index
+    return edge_index, offsets + (shifts[receiver] - shifts[sender]).float(), neighbors
+
+
+def _found_by_fairchem(
+    pos: Tensor, cell: Tensor, pbc: Tensor, natoms: Tensor, cutoff: float, max_neighbors: int, strict: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The edges between atoms that are inside their cells (B, 3, 3), which have a volume."""
+    structure = torch.arange(len(natoms), device=pos.device).repeat_interleave(natoms)
+    reciprocal = torch.linalg.inv(cell)
     # where a structure is not periodic, its images are put out of reach
+    fractional = torch.einsum("nx,nxd->nd", pos.double(), reciprocal[structure])
     per_structure = structure[:, None].expand(-1, 3)
     extent = torch.zeros_like(cell[:, 0]).scatter_reduce(0, per_structure, fractional, "amax", include_self=False)
     extent = extent - torch.zeros_like(extent).scatter_reduce(0, per_structure, fractional, "amin", include_self=False)
     stretch = (extent + (cutoff + OUT_OF_REACH) * reciprocal.norm(dim=1)).masked_fill(pbc, 1)
-
     search = SimpleNamespace(
-        pos=wrapped.to(torch.get_default_dtype()),
-        cell=(cell * stretch[:, :, None]).float(),
-        pbc=pbc.any(dim=0).expand_as(pbc),
-        natoms=natoms,
+        pos=pos, cell=(cell * stretch[:, :, None]).float(), pbc=pbc.any(dim=0).expand_as(pbc), natoms=natoms
     )
-    edge_index, offsets, neighbors = radius_graph_pbc(
-        search, cutoff, max_neighbors, enforce_max_neighbors_strictly=strict
-    )
-    sender, receiver = edge_index
-    return edge_index, offsets + (shifts[receiver] - shifts[sender]).float(), neighbors
+    return radius_graph_pbc(search, cutoff, max_neighbors, enforce_max_neighbors_strictly=strict)
+
+
+def _found_by_vesin(
+    pos: Tensor, cell: Tensor, pbc: Tensor, natoms: Tensor, cutoff: float, max_neighbors: int, strict: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same edges, in a time that grows with the atoms and not with their square."""
+    edge_index, offsets, squared = _within_reach(pos, cell, pbc, natoms, cutoff)
+    kept, neighbors = get_max_neighbors_mask(natoms, edge_index[1], squared, max_neighbors, enforce_max_strictly=strict)
+    if bool(kept.all()):
+        return edge_index, offsets, neighbors
+    return edge_index[:, kept], offsets[kept], neighbors
+
+
+def _within_reach(
+    pos: Tensor, cell: Tensor, pbc: Tensor, natoms: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``edge_index``, ``cell_offsets`` and squared distances (E,), with fairchem's order, arithmetic and precision."""
+    found, first = [], 0
+    for own, own_cell, own_pbc in zip(pos.split(natoms.tolist()), cell, pbc, strict=True):
+        # an atom that is nowhere has no edges, since no comparison with NaN holds
+        somewhere = own.nan_to_num(posinf=0.0, neginf=0.0)
+        receiver, sender, offsets = _candidates(somewhere, own_cell, own_pbc, cutoff + ROUNDING)
+        displaced = own[sender] + (own_cell.float().T @ offsets.T).T
+        squared = (own[receiver] - displaced).square().sum(dim=1)
+        keep = (squared <= cutoff * cutoff) & (squared > SAME_ATOM)
+        found.append((torch.stack([sender, receiver])[:, keep] + first, offsets[keep], squared[keep]))
+        first += len(own)
+    edges, offsets, squared = zip(*found, strict=True)
+    return torch.cat(edges, dim=1), torch.cat(offsets), torch.cat(squared)
+
+
+def _candidates(pos: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Receiver, sender and offset of each edge of a structure, sorted by them."""
+    search = NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
+    pairs, offsets = search.compute(pos.double().numpy(), cell.numpy(), pbc.numpy(), "PS")
+    pairs, offsets = torch.from_numpy(pairs.astype(np.int64)), torch.from_numpy(offsets).long()
+    reach = int(offsets.abs().max()) if len(offsets) else 0
+    order = pairs[:, 0] * len(pos) + pairs[:, 1]
+    for direction in range(3):
+        order = order * (2 * reach + 1) + offsets[:, direction]
+    order = order.argsort()
+    return pairs[order, 0], pairs[order, 1], offsets[order].float()
 
 
 def _complete(cell: Tensor, pbc: Tensor) -> Tensor:
@@ -161,21 +215,41 @@ def one_of_each_pair(edge_index: Tensor, cell_offsets: Tensor | None = None) -> 
     Returns:
         (E / 2,) indices; None where an edge lacks its reverse, as ``max_neighbors`` and stored edges may have it.
     """
-    sender, receiver = edge_index
-    half = edge_index.shape[1] // 2
-    atoms = int(edge_index.max()) + 1 if half else 0
-    first, ahead, behind = sender < receiver, receiver * atoms + sender, sender * atoms + receiver
-    if cell_offsets is not None:
-        offsets = cell_offsets.long()
-        base = 2 * int(offsets.abs().max()) + 1 if half else 1
-        # the sign of this number is that of the first offset other than 0
-        image = (offsets[:, 0] * base + offsets[:, 1]) * base + offsets[:, 2]
-        first = first | ((sender == receiver) & (image > 0))
-        ahead, behind = ahead * base**3 + image, behind * base**3 - image
+    first, ahead, behind = _ways(edge_index, cell_offsets)
     (pairs,) = first.nonzero(as_tuple=True)
     if 2 * len(pairs) != edge_index.shape[1]:
         return None
     return pairs if torch.equal(ahead[pairs].sort().values, behind[~first].sort().values) else None
+
+
+def one_of_each_pair_or_lone(edge_index: Tensor, cell_offsets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As :func:`one_of_each_pair`, where an edge may lack its reverse: such an edge stands for itself.
+
+    Returns:
+        (P,) indices, and (P,) whether the edge's reverse is there too.
+    """
+    first, ahead, behind = _ways(edge_index, cell_offsets)
+    pair, order = torch.where(first, ahead, behind).sort(stable=True)
+    ends = torch.ones(len(pair) + 1, dtype=torch.bool, device=pair.device)
+    ends[1:-1] = pair[1:] != pair[:-1]
+    starts, ends = ends[:-1], ends[1:]
+    return order[starts], ~ends[starts]
+
+
+def _ways(edge_index: Tensor, cell_offsets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether each edge is the first way of its pair; a number of it, and one of its reverse."""
+    sender, receiver = edge_index
+    edges = edge_index.shape[1]
+    atoms = int(edge_index.max()) + 1 if edges else 0
+    first, ahead, behind = sender < receiver, receiver * atoms + sender, sender * atoms + receiver
+    if cell_offsets is not None:
+        offsets = cell_offsets.long()
+        base = 2 * int(offsets.abs().max()) + 1 if edges else 1
+        # the sign of this number is that of the first offset other than 0
+        image = (offsets[:, 0] * base + offsets[:, 1]) * base + offsets[:, 2]
+        first = first | ((sender == receiver) & (image > 0))
+        ahead, behind = ahead * base**3 + image, behind * base**3 - image
+    return first, ahead, behind
 
 
 @dataclass(frozen=True)
@@ -298,6 +372,21 @@ class EdgesMixin:
         if pairs is None:
             return self._graph(data, edge_index, cell_offsets), False
         return self._graph(data, edge_index[:, pairs], None if cell_offsets is None else cell_offsets[pairs]), True
+
+    def generate_one_way(self, data) -> tuple[Graph, Tensor | None]:
+        """As :meth:`generate_pairs`, of one edge for each pair even where ``max_neighbors`` cuts.
+
+        Returns:
+            the graph; and (P,) 1 where an edge's reverse is an edge too, else 0, None where all are.
+        """
+        if self._fixed is not None:
+            return self._fixed_graph(data, self._fixed.pair_index), None
+        edge_index, cell_offsets = self._edges(data)
+        kept, reverse = one_of_each_pair(edge_index, cell_offsets), None
+        if kept is None:
+            kept, reverse = one_of_each_pair_or_lone(edge_index, cell_offsets)
+            reverse = reverse.to(data.pos.dtype)
+        return self._graph(data, edge_index[:, kept], None if cell_offsets is None else cell_offsets[kept]), reverse
 
     def _fixed_graph(self, data, edge_index: Tensor) -> Graph:
         sender, receiver = edge_index

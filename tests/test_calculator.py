@@ -10,6 +10,9 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import atomic_numbers as number_of
+from ase.mep import NEB
+from ase.optimize import BFGS, FIRE
+from ase.vibrations import Vibrations
 from fairchem.core.common.relaxation.ase_utils import OCPCalculator
 
 from ocp_dc import calculator
@@ -25,6 +28,8 @@ from ocp_dc.trainers import traced_prediction
 from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 OLD_CHECKPOINT = Path(__file__).parent / "data" / "checkpoints" / "schnet_dc.pt"
+# md17/schnet_irelu_recommended, 64/64/3/32, 150 epochs of 900 conformations of the embedded sample, seed 0
+ETHANOL_CHECKPOINT = OLD_CHECKPOINT.with_name("schnet_ethanol.pt")
 MODELS = ("schnet", "cgcnn", "dimenetplusplus", "forcenet", "gemnet_t")
 
 
@@ -45,6 +50,15 @@ def molecules() -> list[Atoms]:
     trajectory = open_trajectory(sample_path())
     block = next(trajectory.blocks())
     return [Atoms(trajectory.atomic_numbers, positions) for positions in block.positions[:5]]
+
+
+@pytest.fixture(scope="module")
+def relaxed(molecules) -> Atoms:
+    """Ethanol at a minimum of a model that knows it."""
+    atoms = molecules[0].copy()
+    atoms.calc = doubled(load(ETHANOL_CHECKPOINT, "cpu"))
+    assert BFGS(atoms, logfile=None).run(fmax=0.001, steps=200)
+    return atoms
 
 
 def doubled(model: calculator.TrainedModel) -> calculator.TrainedModel:
@@ -143,6 +157,37 @@ def test_a_molecule_asked_for_often_is_traced_and_gives_the_same(trained, molecu
         model.evaluate([boxed])
 
 
+def test_a_relaxed_molecule_vibrates_without_imaginary_modes(relaxed, tmp_path):
+    vibrations = Vibrations(relaxed, name=tmp_path / "vibrations")
+    vibrations.run()
+    frequencies = vibrations.get_frequencies()
+    # six are of no vibration: the energy is invariant to translation and rotation
+    assert abs(frequencies[:6]).max() < 20
+    assert (frequencies[6:].imag == 0).all()
+    # torsions, and the stretch of O-H
+    assert 150 < frequencies[6].real < 350
+    assert 3500 < frequencies[-1].real < 4000
+
+
+def test_a_band_finds_the_barrier_of_the_methyl_group(relaxed):
+    carbon, other, hydrogens = 0, 1, [6, 7, 8]
+    assert (relaxed.get_distances(carbon, [other, *hydrogens]) < 1.6).all()
+    images = []
+    for angle in np.linspace(0, 120, 7):
+        image, turned = relaxed.copy(), relaxed.copy()
+        turned.rotate(angle, relaxed.positions[carbon] - relaxed.positions[other], center=relaxed.positions[carbon])
+        image.positions[hydrogens] = turned.positions[hydrogens]
+        image.calc = relaxed.calc
+        images.append(image)
+    assert BFGS(images[-1], logfile=None).run(fmax=0.005, steps=100)
+    band = NEB(images, climb=True, method="improvedtangent", allow_shared_calculator=True)
+    assert FIRE(band, logfile=None).run(fmax=0.05, steps=150)
+    energies = np.array([image.get_potential_energy() for image in images]) - relaxed.get_potential_energy()
+    assert abs(energies[-1]) < 0.002
+    # a threefold barrier, highest half way
+    assert energies.max() == energies[3] == pytest.approx(0.144, abs=0.02)
+
+
 def test_ase_asks_once_for_each_geometry(trained, molecules, monkeypatch):
     atoms = molecules[0].copy()
     atoms.calc = load(trained("schnet"), "cpu")
@@ -192,6 +237,29 @@ def test_fairchems_calculator_is_refused_where_it_would_be_wrong(trained, molecu
     energy = atoms.get_potential_energy()
     atoms.calc = load(OLD_CHECKPOINT, "cpu", energy_unit="eV")
     assert energy == pytest.approx(atoms.get_potential_energy(), rel=1e-6)
+
+
+def test_periodic_structures_that_move_out_of_changing_cells(train_arguments_on_oxides, tmp_path):
+    # some atoms have more neighbours than the model's limit
+    run_fairchem("train", train_arguments_on_oxides("schnet_dc", "--optim.max_epochs=1", "--timestamp-id", "run"))
+    model, other = (doubled(load(tmp_path / "checkpoints" / "run" / "checkpoint.pt", "cpu")) for _ in range(2))
+    random = np.random.default_rng(0)
+    atoms = open_frames(oxide_sample_path()).read(0)
+    atoms.constraints = []
+    free = Atoms(atoms.numbers[:3], [[0, 0, 0], [1.8, 0, 0], [0.5, 2, 0]])
+    for repeats in random.integers(-2, 3, size=(4, len(atoms), 3)):
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.03 * random.normal(size=(3, 3))), scale_atoms=True)
+        atoms.positions += 0.2 * random.normal(size=(len(atoms), 3))
+        elsewhere = atoms.copy()
+        elsewhere.positions += (repeats * atoms.pbc) @ atoms.cell.array
+        expected, (moved, alone) = other.evaluate([atoms])[0], model.evaluate([elsewhere, free])
+        assert moved["energy"] == pytest.approx(expected["energy"], rel=1e-10)
+        np.testing.assert_allclose(moved["forces"], expected["forces"], atol=1e-9 * abs(expected["forces"]).max())
+        assert alone["energy"] == pytest.approx(other.evaluate([free])[0]["energy"], rel=1e-10)
+    elsewhere.calc = model
+    for atom, axis in ((0, 0), (7, 2)):
+        expected = by_finite_differences(elsewhere, atom, axis)
+        assert elsewhere.get_forces()[atom, axis] == pytest.approx(expected, abs=1e-5 * abs(moved["forces"]).max())
 
 
 @pytest.mark.parametrize("name", ["schnet", "cgcnn"])

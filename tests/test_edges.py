@@ -12,7 +12,8 @@ from molecules import CRYSTALS, SLAB, THIN, TRICLINIC, WIRE, batch_of
 from small_models import SCHNET
 from torch_geometric.data import Batch, Data
 
-from ocp_dc.edges import molecule_edges, one_of_each_pair, periodic_edges
+from ocp_dc import edges
+from ocp_dc.edges import molecule_edges, one_of_each_pair, one_of_each_pair_or_lone, periodic_edges
 from ocp_dc.errors import InputError
 
 
@@ -163,6 +164,20 @@ def test_fairchems_edges_in_fairchems_order(kind, max_neighbors, strict):
     assert most == 7 if max_neighbors == 7 and strict else most > 7
 
 
+@pytest.mark.parametrize("max_neighbors", [7, 500])
+def test_both_searches_find_the_same(monkeypatch, max_neighbors):
+    # off the lattice: which of several as near the limit keeps is arbitrary
+    structures = [atoms.copy() for atoms in STRUCTURES.values()]
+    for atoms in structures:
+        atoms.rattle(0.05)
+    batch = fields(*structures)
+    by_vesin = periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=max_neighbors)
+    monkeypatch.setattr(edges, "_found_by_vesin", edges._found_by_fairchem)
+    by_fairchem = periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=max_neighbors)
+    assert edges_of(*by_vesin[:2]) == edges_of(*by_fairchem[:2])
+    assert torch.equal(by_vesin[2], by_fairchem[2].to(by_vesin[2].dtype))
+
+
 def neighbor_distances(atoms, **limits):
     """(N, neighbors), sorted, of a crystal whose atoms have the same number of them."""
     (sender, receiver), offsets, _ = periodic_edges(**fields(atoms), cutoff=CUTOFF, **limits)
@@ -179,6 +194,15 @@ def test_a_limit_that_is_not_strict_keeps_whole_shells():
             neighbor_distances(copper, max_neighbors=15, strict=False), np.tile(expected, (len(copper), 1))
         )
         assert neighbor_distances(copper, max_neighbors=15, strict=True).shape == (len(copper), 15)
+
+
+@pytest.mark.parametrize("nowhere", [np.nan, np.inf])
+def test_atoms_that_are_nowhere_have_no_edges(nowhere):
+    lost = STRUCTURES["triclinic"].copy()
+    lost.positions[2, 1] = nowhere
+    found = periodic_edges(**fields(lost), cutoff=CUTOFF, max_neighbors=500)
+    expected = [edge for edge in ases_edges(STRUCTURES["triclinic"]) if 2 not in edge[:2]]
+    assert edges_of(*found[:2]) == expected
 
 
 def test_cells_that_cannot_be_used():
@@ -237,6 +261,19 @@ class TestOneOfEachPair:
     @pytest.mark.parametrize("offsets", [None, torch.zeros(0, 3)])
     def test_no_edges(self, offsets):
         assert one_of_each_pair(torch.zeros(2, 0, dtype=torch.long), offsets).tolist() == []
+        assert [len(each) for each in one_of_each_pair_or_lone(torch.zeros(2, 0, dtype=torch.long), offsets)] == [0, 0]
+
+    @pytest.mark.parametrize("max_neighbors", [5, 500])
+    @pytest.mark.parametrize("name", STRUCTURES)
+    def test_lone_edges_stand_for_themselves(self, name, max_neighbors):
+        edge_index, offsets, _ = periodic_edges(
+            **fields(STRUCTURES[name], STRUCTURES["slab"]), cutoff=CUTOFF, max_neighbors=max_neighbors
+        )
+        kept, reverse = one_of_each_pair_or_lone(edge_index, offsets)
+        back = edge_index[:, kept[reverse]].flip(0)
+        both = torch.cat([edge_index[:, kept], back], dim=1)
+        assert edges_of(both, torch.cat([offsets[kept], -offsets[kept[reverse]]])) == edges_of(edge_index, offsets)
+        assert bool(reverse.all()) == (one_of_each_pair(edge_index, offsets) is not None)
 
     def test_none_where_an_edge_lacks_its_reverse(self, positions):
         natoms = torch.tensor([len(p) for p in positions])

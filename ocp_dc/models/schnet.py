@@ -41,31 +41,35 @@ class SchNetIReLU(Variant, GradientForces, EdgesMixin, SchNetWrap):
             replace_activations(self, "shifted_softplus")
 
     def _forward(self, data) -> Tensor:
-        graph, paired = self.generate_pairs(data)
+        graph, reverse = self.generate_one_way(data)
         h = self.embedding.weight.index_select(0, graph.atomic_numbers_full)
-        if paired:
-            h = self._interact_in_pairs(h, graph)
-        else:
-            edge_attr = self.distance_expansion(graph.edge_distance)
-            for interaction in self.interactions:
-                h = h + interaction(h, graph.edge_index, graph.edge_distance, edge_attr)
+        h = self._interact(h, graph, reverse)
         atom_energy = self.lin2(self.act(self.lin1(h))).squeeze(1)
 
         energy = atom_energy.new_zeros(len(data.natoms))
         return energy.scatter_reduce(0, graph.batch_full, atom_energy, self.reduce, include_self=False).unsqueeze(1)
 
-    def _interact_in_pairs(self, h: Tensor, graph: Graph) -> Tensor:
-        """What the interaction blocks do, with one evaluation of the filter networks for both directions of a pair."""
+    def _interact(self, h: Tensor, graph: Graph, reverse: Tensor | None) -> Tensor:
+        """What the interaction blocks do, with one evaluation of the filter networks for both directions of a pair.
+
+        Args:
+            h: (N, H).
+            graph: of one edge for each pair.
+            reverse: (P,) 1 where its reverse counts too, else 0; None where all do.
+        """
         first, second = graph.edge_index
         expansion = gaussians(graph.edge_distance, self.distance_expansion.offset, self.distance_expansion.coeff)
         envelope = 0.5 * (torch.cos(graph.edge_distance * (math.pi / self.cutoff)) + 1)
         if graph.within is not None:
             envelope = envelope * graph.within
         envelope = envelope.unsqueeze(1)
+        reverse = None if reverse is None else reverse.unsqueeze(1)
         for block in self.interactions:
             filters = block.mlp(expansion) * envelope
             x = block.conv.lin1(h)
             received = torch.zeros_like(x).index_add(0, second, x.index_select(0, first) * filters)
+            if reverse is not None:
+                filters = filters * reverse
             received = received.index_add(0, first, x.index_select(0, second) * filters)
             h = h + block.lin(block.act(block.conv.lin2(received)))
         return h

@@ -8,6 +8,7 @@ from test_properties import assert_close
 
 from ocp_dc.activations import IReLU
 from ocp_dc.errors import InputError
+from ocp_dc.models import SchNetIReLU
 from ocp_dc.transforms import replace_activations
 
 ALONE = structure(torch.zeros(1, 3), torch.tensor([8]))
@@ -63,14 +64,29 @@ def test_pairs_equal_fairchems_interaction_blocks(name, activation, dtype, rtol)
     actual = energies_forces_gradients(ours, structures, max_neighbors, dtype)
     for of_fairchems, of_ours in zip(expected, actual, strict=True):
         assert_close(of_ours, of_fairchems, rtol)
-    assert ours.generate_pairs(batch_of(*structures))[1] == paired
+    assert (ours.generate_one_way(batch_of(*structures))[1] is None) == paired
 
 
-def test_pairs_where_periodicities_differ():
+def by_edges(monkeypatch, owner):
+    """fairchem's interaction blocks, which take every directed edge by itself."""
+    monkeypatch.setattr(owner, "generate_one_way", lambda model, data: (model.generate_graph(data), None))
+    monkeypatch.setattr(owner, "_interact", _interact_by_edges)
+
+
+def _interact_by_edges(model, h, graph, _):
+    edge_attr = model.distance_expansion(graph.edge_distance)
+    for interaction in model.interactions:
+        h = h + interaction(h, graph.edge_index, graph.edge_distance, edge_attr)
+    return h
+
+
+@pytest.mark.parametrize("max_neighbors", [50, 7])
+def test_pairs_where_periodicities_differ(monkeypatch, max_neighbors):
     """Fairchem's search takes one periodicity a batch: here its blocks get the edges of ours."""
     structures = (TRICLINIC, SLAB, WIRE, MOLECULES[1], THIN)
-    paired, plain = (SCHNET.build(use_pbc=True) for _ in range(2))
-    plain.generate_pairs = lambda data: (plain.generate_graph(data), False)
-    results = [energies_forces_gradients(model, structures, 50) for model in (paired, plain)]
-    for of_pairs, of_edges in zip(*results, strict=True):
+    in_pairs = energies_forces_gradients(SCHNET.build(use_pbc=True), structures, max_neighbors)
+    by_edges(monkeypatch, SchNetIReLU)
+    for of_pairs, of_edges in zip(
+        in_pairs, energies_forces_gradients(SCHNET.build(use_pbc=True), structures, max_neighbors), strict=True
+    ):
         assert_close(of_pairs, of_edges)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fairchem.core.datasets import data_list_collater
+from test_schnet import by_edges
 from torch_geometric.data import Data
 
 from ocp_dc.evaluation import load_trainer
@@ -26,7 +27,7 @@ ROUNDING = 4e-7
 @pytest.mark.parametrize("name", ["schnet_dc", "cgcnn_irelu_recommended"])
 def test_predictions_of_an_old_checkpoint_stay(name, monkeypatch):
     # as that code computed them: every directed edge by itself
-    monkeypatch.setattr(SchNetIReLU, "generate_pairs", lambda model, data: (model.generate_graph(data), False))
+    by_edges(monkeypatch, SchNetIReLU)
     assert_predictions_stay(name, rtol=1e-9)
 
 

@@ -1,0 +1,89 @@
+"""Every block of README and docs is run as it stands on its page, at small size, or says why it is not."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from page_blocks import RUN, SHOWN, Page, PageError, read_page
+from page_runs import REPOSITORY, PageRun, copy_clone
+
+from ocp_dc.cli import main
+
+PAGES = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")])
+CLONE = ("configs", "scripts")
+CLONE_TO_CHANGE = ("configs", "scripts", "ocp_dc", "tests", "pyproject.toml")
+SMALL_SCHNET = "--model.hidden_channels=32 --model.num_filters=32 --model.num_interactions=2 --model.num_gaussians=20"
+
+
+@pytest.fixture(scope="session")
+def trained_model(tmp_path_factory) -> Path:
+    """A folder with ``data/ethanol`` and ``checkpoints/my-run``: a small SchNet after 400 steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        convert = "md17 convert sample data/ethanol --train 800 --val 20 --test 20 --seed 0"
+        train = (
+            "train --config-yml md17/schnet_recommended --timestamp-id my-run --optim.max_epochs=10 "
+            "--dataset.train.src=data/ethanol/train --dataset.val.src=data/ethanol/val --optim.eval_every=1000 "
+        )
+        for command in (convert, train + SMALL_SCHNET):
+            assert main(command.split()) == 0
+    return folder
+
+
+def run_page(page: Page, folder: Path, request: pytest.FixtureRequest, with_slow: bool) -> None:
+    """Runs a page's blocks in a new folder."""
+    folder.mkdir()
+    package = REPOSITORY
+    if "trained model" in page.given:
+        shutil.copytree(request.getfixturevalue("trained_model"), folder, dirs_exist_ok=True)
+    if "clone" in page.given:
+        copy_clone(folder, CLONE)
+    if "clone to change" in page.given:
+        copy_clone(folder, CLONE_TO_CHANGE)
+        package = folder
+    run = PageRun(folder, package)
+    for block in page.blocks:
+        if block.is_run and (with_slow or block.slow is None):
+            run.run(block)
+
+
+def has_blocks(path: Path, slow: bool) -> bool:
+    """Whether a page has blocks to run, slow ones or others; that it can be read is a test of its own."""
+    try:
+        return any(block.is_run and (block.slow is not None) == slow for block in read_page(path).blocks)
+    except PageError:
+        return False
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(REPOSITORY)) for path in paths]
+
+
+@pytest.mark.parametrize("name", names(PAGES))
+def test_conventions(name):
+    page = read_page(REPOSITORY / name)
+    kinds = Counter(
+        "shown" if block.language in SHOWN or block.language.startswith("{") else "run" if block.is_run else "marked"
+        for block in page.blocks
+    )
+    assert sum(kinds.values()) == len(page.blocks)
+    for block in page.blocks:
+        assert block.small_code
+        assert block.is_run or block.not_run or block.language not in RUN
+
+
+@pytest.mark.parametrize("name", names([path for path in PAGES if has_blocks(path, slow=False)]))
+def test_blocks(name, tmp_path, request, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    run_page(read_page(REPOSITORY / name), tmp_path / "page", request, with_slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names([path for path in PAGES if has_blocks(path, slow=True)]))
+def test_slow_blocks(name, tmp_path, request, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    run_page(read_page(REPOSITORY / name), tmp_path / "page", request, with_slow=True)

@@ -87,3 +87,11 @@ def test_blocks(name, tmp_path, request, monkeypatch):
 def test_slow_blocks(name, tmp_path, request, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     run_page(read_page(REPOSITORY / name), tmp_path / "page", request, with_slow=True)
+
+
+def test_config_keys_are_those_of_the_configs(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "scripts")
+    import list_config_keys
+
+    page = (REPOSITORY / "docs" / "configuration.md").read_text("utf-8")
+    assert page.endswith(list_config_keys.tables()), list_config_keys.__doc__

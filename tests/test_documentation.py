@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from page_blocks import RUN, SHOWN, Page, PageError, read_page
-from page_runs import REPOSITORY, PageRun, copy_clone
-
-from ocp_dc.cli import main
+from page_runs import REPOSITORY, PageRun, copy_clone, run_command
 
 PAGES = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")])
 CLONE = ("configs", "scripts")
@@ -22,15 +20,13 @@ SMALL_SCHNET = "--model.hidden_channels=32 --model.num_filters=32 --model.num_in
 def trained_model(tmp_path_factory) -> Path:
     """A folder with ``data/ethanol`` and ``checkpoints/my-run``: a small SchNet after 400 steps."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        convert = "md17 convert sample data/ethanol --train 800 --val 20 --test 20 --seed 0"
-        train = (
-            "train --config-yml md17/schnet_recommended --timestamp-id my-run --optim.max_epochs=10 "
-            "--dataset.train.src=data/ethanol/train --dataset.val.src=data/ethanol/val --optim.eval_every=1000 "
-        )
-        for command in (convert, train + SMALL_SCHNET):
-            assert main(command.split()) == 0
+    convert = "md17 convert sample data/ethanol --train 800 --val 20 --test 20 --seed 0"
+    train = (
+        "train --config-yml md17/schnet_recommended --timestamp-id my-run --optim.max_epochs=10 "
+        "--dataset.train.src=data/ethanol/train --dataset.val.src=data/ethanol/val --optim.eval_every=1000 "
+    )
+    for command in (convert, train + SMALL_SCHNET):
+        assert run_command(folder, command.split()) == 0
     return folder
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
+from fairchem.core.common.flags import flags
 from page_blocks import Block, PageError
 
 from ocp_dc.cli import main
@@ -126,25 +127,31 @@ def working_in(folder: str | Path) -> Iterator[None]:
         os.chdir(before)
 
 
+def run_command(folder: str | Path, arguments: list[str]) -> int:
+    """`ocp-dc ARGUMENTS` in a folder, by this process; gives the exit status."""
+    with working_in(folder):
+        # fairchem asks for the working folder once, when it is imported
+        flags.get_parser().set_defaults(run_dir=os.getcwd())
+        try:
+            return main(arguments)
+        except SystemExit as exit_:
+            return int(exit_.code or 0)
+        finally:
+            # LMDBs that are still open cannot be opened again
+            gc.collect()
+
+
 def answer(arguments: Path) -> None:
     """Runs the command of a call's file of arguments, and leaves its outputs and its exit status beside it."""
     folder, *given = arguments.read_text().split("\0")[:-1]
     arguments.unlink()
     outputs = {"stdout": io.StringIO(), "stderr": io.StringIO()}
-    with (
-        working_in(folder),
-        contextlib.redirect_stdout(outputs["stdout"]),
-        contextlib.redirect_stderr(outputs["stderr"]),
-    ):
-        try:
-            status = main(given)
-        except SystemExit as exit_:
-            status = exit_.code or 0
-        finally:
-            # LMDBs that are still open cannot be opened again
-            gc.collect()
-            for name, text in outputs.items():
-                arguments.with_name(name).write_text(text.getvalue())
+    try:
+        with contextlib.redirect_stdout(outputs["stdout"]), contextlib.redirect_stderr(outputs["stderr"]):
+            status = run_command(folder, given)
+    finally:
+        for name, text in outputs.items():
+            arguments.with_name(name).write_text(text.getvalue())
     arguments.with_name("status").write_text(f"{status}\n")
 
 

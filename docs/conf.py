@@ -50,22 +50,23 @@ def setup(app: Sphinx) -> None:
 
 
 def _show_inline_formula(translator: HTML5Translator, node: nodes.math) -> None:
-    translator.body.append(_mathml(node, as_block=False))
+    translator.body.append(_mathml(node.astext(), node))
     raise nodes.SkipNode
 
 
 def _show_formula(translator: HTML5Translator, node: nodes.math_block) -> None:
-    translator.body.append(f"<div class='math'>{_mathml(node, as_block=True)}</div>")
+    formula, _, number = node.astext().partition(r"\tag")
+    number = f"<span class='eqno'>({number.strip('{} ')})</span>" if number else ""
+    translator.body.append(f"<div class='math'>{number}{_mathml(formula, node)}</div>")
     raise nodes.SkipNode
 
 
-def _mathml(node: nodes.Element, as_block: bool) -> str:
-    tex = node.astext().translate(TEX)
+def _mathml(formula: str, node: nodes.Element) -> str:
     try:
-        return tex2mathml(tex, as_block=as_block)
+        return tex2mathml(formula.translate(TEX), as_block=isinstance(node, nodes.math_block))
     except MathError as error:
-        logging.getLogger(__name__).warning("formula %r: %s", tex, error, location=node)
-        return tex
+        logging.getLogger(__name__).warning("formula %s: %s", formula, error, location=node)
+        return ""
 
 
 def _escape_bars(app: Sphinx, what: str, name: str, object_: object, options: object, lines: list[str]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from page_blocks import RUN, SHOWN, Page, PageError, read_page
+from page_blocks import RUN, SHOWN, Block, Page, PageError, read_page
 from page_runs import REPOSITORY, PageRun, copy_clone, run_command
+from yaml import YAMLError
 
 PAGES = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")])
 CLONE = ("configs", "scripts")
@@ -91,3 +93,67 @@ def test_config_keys_are_those_of_the_configs(monkeypatch):
 
     page = (REPOSITORY / "docs" / "configuration.md").read_text("utf-8")
     assert page.endswith(list_config_keys.tables()), list_config_keys.__doc__
+
+
+def test_most_blocks_are_run():
+    blocks = [block for name in names(PAGES) for block in read_page(REPOSITORY / name).blocks]
+    marked = [block.place for block in blocks if block.not_run]
+    run = [block for block in blocks if block.is_run]
+    assert len(run) > 5 * len(marked), f"{len(run)} run, {len(marked)} marked: {marked}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("```\nls\n```", "page.md:1: the language is ''; give bash, python"),
+        ("```bash\nls", "page.md:1: the block has no end"),
+        ("<!-- not ran: why -->\n```bash\nls\n```", "page.md:1: 'not ran: why' is not one of not run, slow, small"),
+        ("<!-- not run: -->\n```bash\nls\n```", "is not one of"),
+        ("<!-- small: ls -->\n```bash\nls\n```", "page.md:1: 'small: ls' has no ' => '"),
+        ("<!-- insert: file -->\n```python\n1\n```", "page.md:1: 'insert: file' does not say where"),
+        ("<!-- slow: why -->\n```text\nls\n```", "page.md:2: blocks of text are not run"),
+        ("<!-- given: all -->\n\n# Title", "page.md:1: 'given: all' is not 'given: ' and one of trained model"),
+        ("```bash\nls\n```\n<!-- slow: why -->\n", "page.md:4: this comment is not before a block"),
+    ],
+)
+def test_pages_that_break_the_conventions(tmp_path, lines, message):
+    page = tmp_path / "page.md"
+    page.write_text(lines)
+    with pytest.raises(PageError, match=re.escape(message)):
+        read_page(page)
+
+
+def blocks_of(tmp_path: Path, text: str) -> list[Block]:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    return read_page(page).blocks
+
+
+def test_blocks_fail_where_their_commands_do(tmp_path):
+    (tmp_path / "folder").mkdir()
+    run = PageRun(tmp_path / "folder")
+    bash, command, python, yaml, small = blocks_of(
+        tmp_path,
+        "```bash\nfalse\necho later\n```\n```bash\nocp-dc info nowhere.pt\n```\n```python\nassert False\n```\n"
+        "```yaml\n{\n```\n<!-- small: a => b -->\n```bash\nls\n```",
+    )
+    for block, error in ((bash, "exit status 1"), (command, "exit status 2"), (small, "there is no 'a' in the block")):
+        with pytest.raises(PageError, match=error):
+            run.run(block)
+    with pytest.raises(AssertionError):
+        run.run(python)
+    with pytest.raises(YAMLError):
+        run.run(yaml)
+
+
+def test_python_blocks_share_names_and_bash_is_small(tmp_path):
+    (tmp_path / "folder").mkdir()
+    run = PageRun(tmp_path / "folder")
+    for block in blocks_of(
+        tmp_path,
+        "1. item\n\n   ```python\n   text = 'a'\n   ```\n```python\nopen(text, 'w').write(text)\n```\n"
+        "<!-- small: 1000 => 1 -->\n```bash\nocp-dc --version | tee version | grep ocp_dc\nhead -c 1000 a > b\n```\n",
+    ):
+        run.run(block)
+    assert (tmp_path / "folder" / "b").read_text() == "a"
+    assert (tmp_path / "folder" / "version").read_text().startswith("ocp_dc ")

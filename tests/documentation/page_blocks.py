@@ -95,7 +95,8 @@ def read_page(path: Path) -> Page:
             stands at another place.
     """
     given, blocks, comments = [], [], []
-    lines = iter(enumerate(path.read_text("utf-8").splitlines(), start=1))
+    # an empty line at the end, for comments there
+    lines = iter(enumerate([*path.read_text("utf-8").splitlines(), ""], start=1))
     for number, line in lines:
         if comment := COMMENT.match(line):
             comments.append((number, comment[1]))

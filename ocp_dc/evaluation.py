@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from torch_geometric.data import Batch
 from tqdm import tqdm
 
+from ocp_dc.datasets.conformations import formula_of
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.datasets.packed import collate, read_fast
+from ocp_dc.datasets.structure_files import is_lmdb, read_structures
+from ocp_dc.datasets.structure_graphs import StructureGraphs
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
 from ocp_dc.references import KEY_MAPPING
@@ -25,7 +29,8 @@ from ocp_dc.trainers.checkpoints import read_checkpoint
 from ocp_dc.trainers.config_keys import require_lmdb
 from ocp_dc.trainers.labels import Units, units_of_config, units_of_data
 from ocp_dc.trainers.prediction import evaluation_batch_size
-from ocp_dc.units import energy_factor
+from ocp_dc.trainers.unshown_steps import structure_names
+from ocp_dc.units import LENGTH_UNIT, energy_factor
 
 # EFwT of the Open Catalyst Project, as the paper uses it.
 EFWT_ENERGY_EV = 0.02
@@ -37,14 +42,23 @@ class ConformationErrors:
     """Errors of one or more conformations, one entry each, in the units of the labels.
 
     Attributes:
-        energy: (N,) |E − Ê|.
+        energy_difference: (N,) Ê − E, predicted − true.
         force: (N,) mean over components of |F − F̂|.
         largest_force: (N,) largest component of |F − F̂|.
+        formula: (N,) compositions in Hill order, such as C2H6O.
+        name: (N,) of the conformations, as fairchem names them: ``sid_fid``.
     """
 
-    energy: np.ndarray
+    energy_difference: np.ndarray
     force: np.ndarray
     largest_force: np.ndarray
+    formula: np.ndarray
+    name: np.ndarray
+
+    @property
+    def energy(self) -> np.ndarray:
+        """(N,) |E − Ê|."""
+        return np.abs(self.energy_difference)
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,12 @@ class TestErrors:
         energy_mae: mean over conformations of |E − Ê|, in ``energy_unit``.
         force_mae: mean over conformations of the mean over components of |F − F̂|, in ``energy_unit``/Å.
         efwt: fraction of conformations with energy error ≤ 0.02 eV and largest force-component error ≤ 0.03 eV/Å.
+        energy_mae_centered: not the paper's: mean of |ΔE − mean ΔE|, ΔE = Ê − E, with a mean for each composition, in
+            ``energy_unit``: what is left of the energy error when one constant, which changes no force and no relative
+            energy, is taken off. Conformations that are the only ones of their composition do not count; None where
+            there are no others.
+        energy_offset: mean of ΔE over all conformations, in ``energy_unit``. With several compositions that is the mean
+            of their offsets, each weighted with its number of conformations, and may be near 0 though they are not.
     """
 
     conformations: int
@@ -64,6 +84,8 @@ class TestErrors:
     energy_mae_eV: float
     force_mae_eV_per_angstrom: float
     efwt: float
+    energy_mae_centered: float | None
+    energy_offset: float
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,7 @@ class Predictions:
         energy, true_energy: (B,).
         forces, true_forces: (n, 3), of the atoms that count.
         natoms: (B,) atoms that count in each conformation; ``natoms.sum() == n``.
+        formulas, names: (B,) see :class:`ConformationErrors`.
     """
 
     energy: Tensor
@@ -81,6 +104,8 @@ class Predictions:
     true_energy: Tensor
     true_forces: Tensor
     natoms: Tensor
+    formulas: Sequence[str]
+    names: Sequence[str]
 
 
 def conformation_errors(predictions: Predictions) -> ConformationErrors:
@@ -91,9 +116,11 @@ def conformation_errors(predictions: Predictions) -> ConformationErrors:
     of_none = of_atoms.new_zeros(len(natoms))
     sums = of_none.index_add(0, conformation, of_atoms.sum(dim=1))
     return ConformationErrors(
-        energy=(predictions.energy - predictions.true_energy).abs().numpy(),
+        energy_difference=(predictions.energy - predictions.true_energy).numpy(),
         force=(sums / (3 * natoms).clamp(min=1)).numpy(),
         largest_force=of_none.scatter_reduce(0, conformation, of_atoms.amax(dim=1), "amax").numpy(),
+        formula=np.array(predictions.formulas),
+        name=np.array(predictions.names),
     )
 
 
@@ -120,7 +147,17 @@ def summarize(errors: ConformationErrors, energy_unit: str) -> TestErrors:
         energy_mae_eV=energy_mae * to_ev,
         force_mae_eV_per_angstrom=force_mae * to_ev,
         efwt=float(within.mean()),
+        energy_mae_centered=_centered_mae(errors),
+        energy_offset=float(errors.energy_difference.mean()),
     )
+
+
+def _centered_mae(errors: ConformationErrors) -> float | None:
+    _, composition, counts = np.unique(errors.formula, return_inverse=True, return_counts=True)
+    offsets = np.bincount(composition, errors.energy_difference) / counts
+    centered = np.abs(errors.energy_difference - offsets[composition])
+    among_others = counts[composition] > 1
+    return float(centered[among_others].mean()) if among_others.any() else None
 
 
 def load_trainer(checkpoint_path: str | Path, cpu: bool = False) -> DerivativeConstrainedTrainer:
@@ -147,19 +184,63 @@ def load_trainer(checkpoint_path: str | Path, cpu: bool = False) -> DerivativeCo
     return trainer
 
 
-def data_energy_unit(data: str | Path) -> str:
-    """The energy unit of an LMDB, from its manifest; ``eV``, said in the log, where it has none."""
+@dataclass(frozen=True)
+class LabelledData:
+    """What predictions are compared with.
+
+    Attributes:
+        name: for messages.
+        graphs: with ``energy`` and ``forces``, in ``units``.
+    """
+
+    name: str
+    graphs: Dataset
+    units: Units
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether its graphs may have edges stored with them."""
+        return not isinstance(self.graphs, StructureGraphs)
+
+
+def read_labelled(data: str | Path, energy_unit: str | None = None) -> LabelledData:
+    """Labelled structures: an LMDB, or any file that :func:`~ocp_dc.datasets.structure_files.read_structures` takes.
+
+    Raises:
+        InputError: they cannot be read or have no labels, or ``energy_unit`` contradicts the unit that is stated.
+    """
+    if not is_lmdb(data):
+        structures = read_structures(data, energy_unit)
+        units = Units(structures.energy_unit, LENGTH_UNIT, "file")
+        return LabelledData(f"{data}", StructureGraphs(structures), units)
+    require_lmdb(f"{data}", Path(data))
+    units = _units_of_lmdb(data, energy_unit)
+    graphs = read_fast({"src": str(data), "key_mapping": KEY_MAPPING})
+    if missing := [name for name in KEY_MAPPING.values() if graphs[0].get(name) is None]:
+        raise InputError(f"{data} has no {' and no '.join(missing)}: errors need labels; `ocp-dc predict` needs none")
+    return LabelledData(f"{data}", graphs, units)
+
+
+def _units_of_lmdb(data: str | Path, given: str | None) -> Units:
     manifest = read_manifest(data)
     units = units_of_data(manifest)
-    if manifest is None:
+    if manifest is None and given is None:
         logging.warning(f"{data} has no manifest: energies taken to be in {units.energy}, lengths in Å")
-    return units.energy
+    if manifest and given not in (None, units.energy):
+        raise InputError(
+            f"{data} states its energies in {units.energy}, the given energy unit is {given}: leave it out"
+        )
+    return replace(units, energy=given or units.energy)
 
 
 def evaluate(
-    checkpoint_path: str | Path, data: str | Path, batch_size: int | None = None, cpu: bool = False
+    checkpoint_path: str | Path,
+    data: str | Path,
+    batch_size: int | None = None,
+    cpu: bool = False,
+    energy_unit: str | None = None,
 ) -> tuple[TestErrors, ConformationErrors]:
-    """Test errors of a checkpoint on an LMDB (a folder or a file) written by this package or fairchem.
+    """Test errors of a checkpoint on an LMDB (a folder or a file) written by this package or fairchem, or on any file.
 
     Forces count for all atoms, or for those that are not fixed where the checkpoint's config says
     ``eval_on_free_atoms: true``.
@@ -167,61 +248,86 @@ def evaluate(
     Errors are in the energy unit of the data. Predictions of a checkpoint in another are converted to it.
 
     Args:
+        data: of one split, or a file with labels that ASE reads, see
+            :func:`~ocp_dc.datasets.structure_files.read_structures`.
         batch_size: conformations that are predicted at once; None for
             :func:`ocp_dc.trainers.prediction.evaluation_batch_size`. Errors do not depend on it, to rounding.
+        energy_unit: of the data, where nothing states it.
 
     Raises:
         InputError: the checkpoint or the data cannot be read, or have different length units.
     """
-    errors = concatenate([conformation_errors(batch) for batch in predict(checkpoint_path, data, batch_size, cpu)])
-    return summarize(errors, data_energy_unit(data)), errors
+    labelled = read_labelled(data, energy_unit)
+    errors = concatenate([conformation_errors(batch) for batch in predict(checkpoint_path, labelled, batch_size, cpu)])
+    return summarize(errors, labelled.units.energy), errors
 
 
 def predict(
-    checkpoint_path: str | Path, data: str | Path, batch_size: int | None = None, cpu: bool = False
+    checkpoint_path: str | Path, data: str | Path | LabelledData, batch_size: int | None = None, cpu: bool = False
 ) -> Iterator[Predictions]:
-    """Predictions for an LMDB, batch by batch, see :func:`evaluate`."""
-    require_lmdb(f"{data}", Path(data))
+    """Predictions for labelled data, batch by batch, see :func:`evaluate`."""
+    labelled = data if isinstance(data, LabelledData) else read_labelled(data)
     trainer = load_trainer(checkpoint_path, cpu)
-    factor = _factor_to_units_of(data, checkpoint_path, units_of_config(trainer.config))
-    yield from predict_by(trainer, data, batch_size, factor)
+    factor = _factor_to(labelled, checkpoint_path, units_of_config(trainer.config))
+    yield from predict_by(trainer, labelled, batch_size, factor)
 
 
 def predict_by(
-    trainer: DerivativeConstrainedTrainer, data: str | Path, batch_size: int | None = None, factor: float = 1.0
+    trainer: DerivativeConstrainedTrainer,
+    data: str | Path | LabelledData,
+    batch_size: int | None = None,
+    factor: float = 1.0,
 ) -> Iterator[Predictions]:
     """Predictions of a trainer that is ready to predict, times ``factor``; see :func:`predict`."""
-    dataset = read_fast({"src": str(data), "key_mapping": KEY_MAPPING})
-    size = batch_size or evaluation_batch_size(dataset[0], trainer.device)
-    collater = partial(collate, otf_graph=trainer.config["model"].get("otf_graph", False))
+    labelled = data if isinstance(data, LabelledData) else read_labelled(data)
+    size = batch_size or evaluation_batch_size(labelled.graphs[0], trainer.device)
+    if not labelled.has_edges:
+        trainer._unwrapped_model.otf_graph = True
+    otf_graph = not labelled.has_edges or trainer.config["model"].get("otf_graph", False)
+    loader = DataLoader(labelled.graphs, batch_size=size, collate_fn=partial(collate, otf_graph=otf_graph))
     free_only = trainer.output_targets["forces"]["eval_on_free_atoms"]
-    loader = DataLoader(dataset, batch_size=size, collate_fn=collater)
     for batch in tqdm(loader, desc="evaluating", unit="batch"):
-        predicted = trainer.predict_batch(batch)
-        counts = batch.fixed == 0 if free_only else torch.ones_like(batch.batch, dtype=torch.bool)
-        tensors = (
-            predicted["energy"].flatten() * factor,
-            predicted["forces"][counts] * factor,
-            batch.energy.flatten(),
-            batch.forces[counts],
-        )
-        natoms = torch.bincount(batch.batch[counts], minlength=len(batch.natoms))
-        yield Predictions(*(tensor.double().cpu() for tensor in tensors), natoms.cpu())
+        yield _compared(trainer.predict_batch(batch), batch, free_only, factor)
 
 
-def _factor_to_units_of(data: str | Path, checkpoint_path: str | Path, predicted: Units | None) -> float:
+def _compared(predicted: dict[str, Tensor], batch: Batch, free_only: bool, factor: float) -> Predictions:
+    counts = batch.fixed == 0 if free_only else torch.ones_like(batch.batch, dtype=torch.bool)
+    tensors = (
+        predicted["energy"].flatten() * factor,
+        predicted["forces"][counts] * factor,
+        batch.energy.flatten(),
+        batch.forces[counts],
+    )
+    natoms = torch.bincount(batch.batch[counts], minlength=len(batch.natoms))
+    numbers = batch.atomic_numbers.long().cpu().split(batch.natoms.tolist())
+    return Predictions(
+        *(tensor.double().cpu() for tensor in tensors),
+        natoms.cpu(),
+        formulas=[_formula(tuple(of_one.tolist())) for of_one in numbers],
+        names=structure_names(batch) or [""] * len(natoms),
+    )
+
+
+@lru_cache(maxsize=1000)
+def _formula(numbers: tuple[int, ...]) -> str:
+    return formula_of(numbers)
+
+
+def _factor_to(data: LabelledData, checkpoint_path: str | Path, predicted: Units | None) -> float:
     """What turns predicted energies, and forces, in the units of a checkpoint into those of the data."""
-    units = units_of_data(read_manifest(data))
+    units = data.units
     if predicted is None:
-        logging.warning(f"checkpoint {checkpoint_path} states no units: taken to be those of {data}, {units}")
+        logging.warning(f"checkpoint {checkpoint_path} states no units: taken to be those of {data.name}, {units}")
         return 1.0
     if predicted.length != units.length:
         raise InputError(
-            f"checkpoint {checkpoint_path} is of data in {predicted}, {data} is in {units}: "
+            f"checkpoint {checkpoint_path} is of data in {predicted}, {data.name} is in {units}: "
             "give data in the length unit of the checkpoint's"
         )
     if predicted.energy != units.energy:
-        logging.warning(f"predictions of {checkpoint_path}, in {predicted}, are converted to those of {data}, {units}")
+        logging.warning(
+            f"predictions of {checkpoint_path}, in {predicted}, are converted to those of {data.name}, {units}"
+        )
     return energy_factor(predicted.energy, units.energy)
 
 

@@ -19,6 +19,7 @@ from ocp_dc.datasets.molecule_conversion import convert
 from ocp_dc.datasets.samples import oxide_sample_path, sample_path
 from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.experiments.scales import WIDTHS
+from ocp_dc.launch import run_fairchem
 
 # the imported modules' objects need not be looked at again by each gc.collect() below
 gc.freeze()
@@ -80,6 +81,24 @@ def arguments(config: str, data: Path, run_dir: Path, *overrides: str) -> list[s
         *small_widths(config),
         *overrides,
     ]
+
+
+@pytest.fixture(scope="session")
+def ethanol_checkpoint(sample_data, tmp_path_factory) -> Path:
+    """Of a SchNet that has seen a little of the embedded sample, in kcal/mol."""
+    return _trained("md17/schnet_irelu_recommended", sample_data, tmp_path_factory.mktemp("ethanol"))
+
+
+@pytest.fixture(scope="session")
+def oxide_checkpoint(oxide_data, tmp_path_factory) -> Path:
+    """Of a SchNet that has seen a little of the embedded sample of oxide slabs, in eV."""
+    return _trained("oc22/schnet_recommended", oxide_data, tmp_path_factory.mktemp("oxides"))
+
+
+def _trained(config: str, data: Path, run_dir: Path) -> Path:
+    run_fairchem("train", arguments(config, data, run_dir, "--optim.max_epochs=1", "--timestamp-id", "run"))
+    gc.collect()
+    return run_dir / "checkpoints" / "run" / "checkpoint.pt"
 
 
 @pytest.fixture

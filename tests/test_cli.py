@@ -70,6 +70,8 @@ HEAVY = ("torch", "fairchem", "torch_geometric", "ase", "numpy", "scipy", "matpl
         ["configs", "--help"],
         ["info", "--help"],
         ["evaluate", "--help"],
+        ["predict", "--help"],
+        ["predict", "--config-yml", "--help"],
         ["fit-scale-factors", "--help"],
         ["md17", "convert", "--help"],
         ["oc22", "subset", "--help"],

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from ocp_dc.cli import format_errors, main
+from ocp_dc.cli import main
 from ocp_dc.errors import InputError
 from ocp_dc.evaluation import ConformationErrors, Predictions, conformation_errors, evaluate, predict, summarize
 from ocp_dc.launch import run_fairchem
+from ocp_dc.prediction_commands import format_errors
 
 KCAL_IN_EV = 0.0433634
 
@@ -25,18 +26,29 @@ def test_errors_of_each_conformation():
             true_forces=torch.zeros(3, 3),
             # the last conformation's atoms are all fixed, and do not count
             natoms=torch.tensor([2, 1, 0]),
+            formulas=["H2", "H", "H"],
+            names=["a_0", "a_1", "a_2"],
         )
     )
+    assert errors.energy_difference.tolist() == [-2.0, -0.03125, -0.5]
     assert errors.energy.tolist() == [2.0, 0.03125, 0.5]
     assert errors.force.tolist() == [0.5, 0.5, 0.0]
     assert errors.largest_force.tolist() == [3.0, 1.5, 0.0]
 
 
+def errors_of(energy_difference, force=0.0, largest_force=0.0, formula="C2H6O"):
+    count = len(energy_difference)
+    return ConformationErrors(
+        *(np.broadcast_to(values, count) for values in (energy_difference, force, largest_force, formula)),
+        name=np.array([f"ethanol_{row}" for row in range(count)]),
+    )
+
+
 def test_efwt_thresholds_are_in_ev():
     energy_limit, force_limit = 0.02 / KCAL_IN_EV, 0.03 / KCAL_IN_EV
-    errors = ConformationErrors(
-        energy=np.array([0.99, 1.01, 0.99, 0.5]) * energy_limit,
-        force=np.array([0.1, 0.1, 0.1, 0.1]),
+    errors = errors_of(
+        energy_difference=np.array([0.99, 1.01, -0.99, -0.5]) * energy_limit,
+        force=0.1,
         largest_force=np.array([0.99, 0.99, 1.01, 0.5]) * force_limit,
     )
     summary = summarize(errors, "kcal/mol")
@@ -49,7 +61,18 @@ def test_efwt_thresholds_are_in_ev():
 
 def test_unknown_unit():
     with pytest.raises(InputError, match="'furlong' is unknown; known: kcal/mol"):
-        summarize(ConformationErrors(*3 * [np.zeros(1)]), "furlong")
+        summarize(errors_of([0.0]), "furlong")
+
+
+def test_the_offset_of_each_composition_is_taken_off_energy_errors():
+    of_one = summarize(errors_of([-3_879.0, -3_867.0, -3_873.0]), "kcal/mol")
+    assert of_one.energy_mae == of_one.energy_mae_centered + 3_869 == -of_one.energy_offset == 3_873
+    formulas = ["CH4", "H2O", "CH4", "H2O", "H2"]
+    of_several = summarize(errors_of([5.0, -7.0, 6.0, -10.0, 1.0], formula=formulas), "eV")
+    assert of_several.energy_offset == -1.0
+    # hydrogen, of which there is one, is left out
+    assert of_several.energy_mae_centered == np.mean([0.5, 1.5, 0.5, 1.5])
+    assert summarize(errors_of([1.0, 2.0], formula=["CH4", "H2"]), "eV").energy_mae_centered is None
 
 
 @pytest.fixture
@@ -115,6 +138,7 @@ def test_predictions_are_converted_to_the_energy_unit_of_the_data(checkpoint, sa
     assert converted.force_mae == pytest.approx(errors.force_mae * KCAL_IN_EV, rel=1e-6)
     assert converted.energy_mae_eV == pytest.approx(errors.energy_mae_eV, rel=1e-6)
     assert converted.efwt == errors.efwt
+    assert converted.energy_offset == pytest.approx(errors.energy_offset * KCAL_IN_EV, rel=1e-6)
 
 
 def test_another_length_unit_is_refused(checkpoint, sample_data, tmp_path):
@@ -134,9 +158,21 @@ def test_an_old_checkpoint_is_taken_to_be_in_the_units_of_the_data(sample_data, 
     assert errors.energy_mae < 20  # the mean energy is 97,073 from 0
 
 
+def test_an_lmdb_without_labels_is_refused(checkpoint, sample_data, tmp_path):
+    unlabelled = tmp_path / "unlabelled"
+    unlabelled.mkdir()
+    _rewrite(sample_data / "test", unlabelled, _forget_labels)
+    with pytest.raises(InputError, match=r"unlabelled has no energy and no forces: errors need labels"):
+        evaluate(checkpoint, unlabelled, 20, cpu=True)
+
+
+def _forget_labels(record):
+    del record.y, record.force
+
+
 def test_missing_data_and_checkpoint(checkpoint, sample_data, tmp_path, capsys):
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(tmp_path / "nowhere")]) == 2
-    assert "no LMDB there" in capsys.readouterr().err
+    assert "nowhere: there is no such file or folder" in capsys.readouterr().err
     assert main(["evaluate", "--checkpoint", str(tmp_path / "no.pt"), "--data", str(sample_data / "test")]) == 2
     assert "no.pt: no such file" in capsys.readouterr().err
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +79,7 @@ class Trajectory:
     @property
     def formula(self) -> str:
         """The composition in Hill order, such as C2H6O."""
-        counts = Counter(chemical_symbols[number] for number in self.atomic_numbers)
-        return Formula.from_dict(counts).format("hill")
+        return formula_of(self.atomic_numbers)
 
     @property
     def block_rows(self) -> int:
@@ -94,6 +93,12 @@ class Trajectory:
             InputError: the file is damaged.
         """
         raise NotImplementedError
+
+
+def formula_of(atomic_numbers: Iterable[int]) -> str:
+    """The composition in Hill order, such as C2H6O."""
+    counts = Counter(chemical_symbols[number] for number in atomic_numbers)
+    return Formula.from_dict(counts).format("hill")
 
 
 def check_conformations(path: Path, conformations: Conformations) -> None:

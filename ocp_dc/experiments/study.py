@@ -22,7 +22,7 @@ from ocp_dc.experiments.definitions import (
 )
 from ocp_dc.experiments.plan import Run
 from ocp_dc.experiments.scales import SCALE_NAMES, scale_of
-from ocp_dc.experiments.tables import WITHIN_THRESHOLD, circumstances, figure_pictures, table_of
+from ocp_dc.experiments.tables import OF_RUNS, circumstances, figure_pictures, table_of
 from ocp_dc.runs.rendering import Picture
 from ocp_dc.runs.results import RunResult
 from ocp_dc.runs.running import Outcome
@@ -44,7 +44,7 @@ class ChemistryStudy(Study):
         f"labelled structures that ASE reads, or the word {SAMPLE_WORD} (the default at scales other than paper)"
     )
     table, remarks, pictures = staticmethod(table_of), staticmethod(circumstances), staticmethod(figure_pictures)
-    run_measures = (WITHIN_THRESHOLD,)
+    run_measures = OF_RUNS
     run_note = "EFwT: test conformations with energy within 0.02 eV and every force component within 0.03 eV/Å."
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:

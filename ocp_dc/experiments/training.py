@@ -6,14 +6,13 @@ import math
 import shlex
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ocp_dc.errors import DivergedError
-from ocp_dc.evaluation import TestErrors, concatenate, conformation_errors, data_energy_unit, predict, summarize
+from ocp_dc.evaluation import TestErrors, concatenate, conformation_errors, predict, read_labelled, summarize
 from ocp_dc.experiments.plan import CHECKPOINT, LOG, PREDICTIONS_NAME
 from ocp_dc.files import replacing
 from ocp_dc.launch import run_fairchem
@@ -43,7 +42,10 @@ def train_and_test(folder: Path, description: dict) -> Work:
         "energy MAE": Quantity(errors.energy_mae, unit),
         "force MAE": Quantity(errors.force_mae, f"{unit}/Å"),
         "EFwT": Quantity(100 * errors.efwt, "%"),
+        "energy offset": Quantity(errors.energy_offset, unit),
     }
+    if errors.energy_mae_centered is not None:
+        quantities["centered energy MAE"] = Quantity(errors.energy_mae_centered, unit)
     return Work(quantities, seconds)
 
 
@@ -55,6 +57,7 @@ def evaluate_predictions(checkpoint: Path, data: Path, batch_size: int) -> tuple
         ``largest_force_error``, ``energy_true``, ``energy_predicted`` (N,), and ``forces_true``, ``forces_predicted``:
         components (at most ``MAX_FORCE_COMPONENTS``, drawn at random with seed 0).
     """
+    data = read_labelled(data)
     errors, labels = [], []
     for batch in predict(checkpoint, data, batch_size):
         errors.append(conformation_errors(batch))
@@ -63,8 +66,10 @@ def evaluate_predictions(checkpoint: Path, data: Path, batch_size: int) -> tuple
     of_all = concatenate(errors)
     energy_predicted, energy_true, forces_predicted, forces_true = map(np.concatenate, zip(*labels, strict=True))
     kept = _sample(len(forces_true))
-    return summarize(of_all, data_energy_unit(data)), {
-        **{f"{name}_error": errors for name, errors in asdict(of_all).items()},
+    return summarize(of_all, data.units.energy), {
+        "energy_error": of_all.energy,
+        "force_error": of_all.force,
+        "largest_force_error": of_all.largest_force,
         "energy_true": energy_true,
         "energy_predicted": energy_predicted,
         "forces_true": forces_true[kept],

@@ -231,6 +231,8 @@ def test_killed_and_started_again_it_ends_as_if_never_stopped(reproduce, tmp_pat
         "energy MAE": {"value": expected.energy_mae, "unit": "kcal/mol"},
         "force MAE": {"value": expected.force_mae, "unit": "kcal/mol/Å"},
         "EFwT": {"value": 100 * expected.efwt, "unit": "%"},
+        "energy offset": {"value": expected.energy_offset, "unit": "kcal/mol"},
+        "centered energy MAE": {"value": expected.energy_mae_centered, "unit": "kcal/mol"},
     }
     with np.load(folder / "errors.npz") as errors:
         assert np.mean(errors["energy_error"]) == result["quantities"]["energy MAE"]["value"]

@@ -23,7 +23,7 @@ def assert_is_a_picture(png: bytes) -> None:
 @pytest.fixture
 def drawn(monkeypatch):
     """Makes the functions return what they drew instead of its PNG."""
-    monkeypatch.setattr(figures, "_png", lambda figure: figure)
+    monkeypatch.setattr(figures, "png", lambda figure: figure)
 
 
 def labels_of(axes) -> list[str]:

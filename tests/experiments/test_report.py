@@ -86,8 +86,22 @@ def test_what_was_run_is_stated(runs_of_table1, capsys):
     assert "Scale small, 50 epochs, 2,000 steps; 800 / 100 / 90 conformations" in text
     assert "drawn at random with seed 7 (aspirin, ethanol)" in text
     assert "ethanol from some.npz (GFN2-xTB). Seeds: 0, 1, 2." in text
-    assert row(text, "gemnet_t-irelu_rescaled-ethanol-50000-b30-s0") == ["unfinished", "10 of 2,000", "–", "–"]
-    assert row(text, "gemnet_t-original-ethanol-50000-b30-s0") == ["finished", "2,000 of 2,000", "2 min", "12.5"]
+    assert row(text, "gemnet_t-irelu_rescaled-ethanol-50000-b30-s0") == [
+        "unfinished",
+        "10 of 2,000",
+        "–",
+        "–",
+        "–",
+        "–",
+    ]
+    assert row(text, "gemnet_t-original-ethanol-50000-b30-s0") == [
+        "finished",
+        "2,000 of 2,000",
+        "2 min",
+        "12.5",
+        "–",
+        "–",
+    ]
     assert "17 runs: 4 diverged, 1 failed, 11 finished, 1 unfinished." in capsys.readouterr().out
 
 

@@ -24,7 +24,7 @@ PREDICTIONS = {"energy_error": np.array([2.0, 4.0])}
 
 
 def errors(energy: float = 3.0, force: float = 0.5) -> TestErrors:
-    return TestErrors(2, "kcal/mol", energy, force, energy * 0.04, force * 0.04, 0.5)
+    return TestErrors(2, "kcal/mol", energy, force, energy * 0.04, force * 0.04, 0.5, 1.0, -2.0)
 
 
 @pytest.fixture
@@ -43,6 +43,8 @@ def test_trains_as_the_command_says_and_tests(tmp_path, trained):
         "energy MAE": Quantity(3.0, "kcal/mol"),
         "force MAE": Quantity(0.5, "kcal/mol/Å"),
         "EFwT": Quantity(50.0, "%"),
+        "energy offset": Quantity(-2.0, "kcal/mol"),
+        "centered energy MAE": Quantity(1.0, "kcal/mol"),
     }
     with np.load(tmp_path / "errors.npz") as arrays:
         assert arrays["energy_error"].tolist() == [2.0, 4.0]

@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 PAGES = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")])
 CLONE = ("configs", "scripts")
-CLONE_TO_CHANGE = ("configs", "scripts", "ocp_dc", "tests", "pyproject.toml")
+CLONE_TO_CHANGE = ("configs", "docs", "ocp_dc", "scripts", "tests", "pyproject.toml")
 SMALL_SCHNET = "--model.hidden_channels=32 --model.num_filters=32 --model.num_interactions=2 --model.num_gaussians=20"
 
 

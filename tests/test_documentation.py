@@ -99,7 +99,7 @@ def test_most_blocks_are_run():
     blocks = [block for name in names(PAGES) for block in read_page(REPOSITORY / name).blocks]
     marked = [block.place for block in blocks if block.not_run]
     run = [block for block in blocks if block.is_run]
-    assert len(run) > 5 * len(marked), f"{len(run)} run, {len(marked)} marked: {marked}"
+    assert len(run) > 4 * len(marked), f"{len(run)} run, {len(marked)} marked: {marked}"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@
 
 Every job is done once without a fault. Then it is begun, killed (SIGKILL, with all its processes) at a moment drawn
 uniformly from the time that it took, and begun again by the same command, until that ends by itself. What it leaves
-must be what the undisturbed one left: weights, optimizer and logs bit for bit, files byte for byte; and nothing partial.
+must be what the undisturbed one left: weights, optimizer and logs bit for bit, files byte for byte; nothing partial.
 """
 
 from __future__ import annotations

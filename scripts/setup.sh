@@ -23,6 +23,6 @@ if [ "$(cat "$venv/.ocp_dc_installed" 2>/dev/null)" != "$stamp" ]; then
     echo "setup: installing into $venv (about 6 GB on disk, 5 to 10 minutes the first time)"
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --upgrade pip
-    "$venv/bin/python" -m pip install --quiet --editable "$repository[test,pinn]"
+    "$venv/bin/python" -m pip install --quiet --editable "$repository[test,pinn,docs]"
     echo "$stamp" > "$venv/.ocp_dc_installed"
 fi

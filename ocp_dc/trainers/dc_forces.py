@@ -69,7 +69,7 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
     α and β are the ``coefficient`` of ``energy`` and ``forces`` in ``loss_functions``, ``fn: mae`` or ``mse`` there
     chooses the absolute (published runs) or the squared loss (Eq. 5).
 
-    Config keys added to ``task``:
+    Task keys:
         label_rescaling: ``auto`` (C from the training labels by Eq. 4), a number, or ``none`` (the default).
         reference_energy: ``none`` (the default), ``mean`` (the training set's mean energy) or ``element`` (least
             squares per element); fitted in float64, subtracted before Eq. 4 is applied.

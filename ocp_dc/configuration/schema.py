@@ -27,15 +27,20 @@ def whole_of_text(value: Any) -> Any:
     return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else value
 
 
-Real = Annotated[float, BeforeValidator(number_of_text), Field(allow_inf_nan=False)]
-Positive = Annotated[float, BeforeValidator(number_of_text), Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, BeforeValidator(number_of_text), Field(ge=0, allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(whole_of_text)]
-Count = Annotated[int, BeforeValidator(whole_of_text), Field(ge=1)]
-CountOrNone = Annotated[int, BeforeValidator(whole_of_text), Field(ge=0)]
-AnyNumber = Annotated[Any, BeforeValidator(whole_of_text)]
+_REAL, _WHOLE = BeforeValidator(number_of_text), BeforeValidator(whole_of_text)
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _REAL]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _REAL]
+UpToOne = Annotated[float, Field(gt=0, le=1), _REAL]
+BelowOne = Annotated[float, Field(gt=0, lt=1), _REAL]
+Cutoff = Annotated[float, Field(gt=0, le=100), _REAL]
 # float32 keeps labels that are divided by it
-Constant = Annotated[float, BeforeValidator(number_of_text), Field(ge=1e-30, le=1e30)]
+Constant = Annotated[float, Field(ge=1e-30, le=1e30), _REAL]
+Whole = Annotated[int, _WHOLE]
+Count = Annotated[int, Field(ge=1), _WHOLE]
+CountOrNone = Annotated[int, Field(ge=0), _WHOLE]
+TwoOrMore = Annotated[int, Field(ge=2), _WHOLE]
+Seed = Annotated[int, Field(ge=0, lt=2**32), _WHOLE]
+AnyNumber = Annotated[Any, _WHOLE]
 
 
 class Section(BaseModel):
@@ -61,15 +66,15 @@ class Task(Section):
     set_deterministic_scatter: bool | None = Field(None, description="deterministic sums on a GPU, in relaxations")
     strict_load: bool | None = Field(None, description="a checkpoint must have every weight of the model")
     eval_relaxations: bool | None = Field(None, description="relaxations, as fairchem has them, like those below")
-    num_relaxation_batches: Count | None = None
-    relax_cell: bool | None = None
-    relax_dataset: dict[str, Any] | None = None
-    relax_opt: dict[str, Any] | None = None
-    relax_volume: bool | None = None
+    num_relaxation_batches: Count | None = Field(None, description="fairchem's relaxations")
+    relax_cell: bool | None = Field(None, description="fairchem's relaxations")
+    relax_dataset: dict[str, Any] | None = Field(None, description="fairchem's relaxations")
+    relax_opt: dict[str, Any] | None = Field(None, description="fairchem's relaxations")
+    relax_volume: bool | None = Field(None, description="fairchem's relaxations")
     relaxation_fmax: Positive | None = Field(None, description="eV/Å")
-    relaxation_steps: Count | None = None
-    save_full_traj: bool | None = None
-    write_pos: bool | None = None
+    relaxation_steps: Count | None = Field(None, description="fairchem's relaxations")
+    save_full_traj: bool | None = Field(None, description="fairchem's relaxations")
+    write_pos: bool | None = Field(None, description="fairchem's relaxations")
 
 
 class Optim(Section):
@@ -84,23 +89,25 @@ class Optim(Section):
     load_balancing: Literal["atoms", "neighbors"] | None = Field(
         None, description="several processes get as many of these each"
     )
-    load_balancing_on_error: Literal["raise", "warn_and_balance", "warn_and_no_balance"] | None = None
+    load_balancing_on_error: Literal["raise", "warn_and_balance", "warn_and_no_balance"] | None = Field(
+        None, description="of data without the sizes that this needs"
+    )
     optimizer: (
         Literal["ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
         | None
     ) = Field(None, description="of torch.optim; default AdamW")
     optimizer_params: dict[str, AnyNumber] | None = Field(None, description="its other parameters, such as `amsgrad`")
-    weight_decay: NotNegative | None = None
+    weight_decay: NotNegative | None = Field(None, description="of the optimizer")
     lr_initial: Positive = Field(description="learning rate")
     scheduler: str | None = Field(
         None, description="of torch.optim.lr_scheduler, with its parameters as further keys; `Null` for none"
     )
     lr_gamma: Positive | None = Field(None, description="fairchem's LambdaLR: factor at each milestone")
     lr_milestones: list[CountOrNone] | None = Field(None, description="fairchem's LambdaLR: steps")
-    warmup_factor: Annotated[Positive, Field(le=1)] | None = Field(None, description="fairchem's LambdaLR")
+    warmup_factor: UpToOne | None = Field(None, description="fairchem's LambdaLR")
     warmup_steps: CountOrNone | None = Field(None, description="fairchem's LambdaLR")
     clip_grad_norm: Positive | None = Field(None, description="largest norm of the gradient")
-    ema_decay: Annotated[Positive, Field(lt=1)] | None = Field(None, description="averages weights for predictions")
+    ema_decay: BelowOne | None = Field(None, description="averages weights for predictions")
     step: Literal["auto", "eager", "traced", "cuda_graph"] | None = Field(None, description="how a step is computed")
     on_nonfinite: Literal["stop", "skip", "restore"] | None = Field(
         None,
@@ -109,19 +116,19 @@ class Optim(Section):
     max_epochs: Count = Field(description="how long to train")
     eval_every: Count | None = Field(None, description="steps between validations; default: an epoch")
     checkpoint_every: Whole | None = Field(None, description="steps; default: `eval_every`; 0 or less: at the end")
-    load_datasets_and_model_then_exit: bool | None = None
+    load_datasets_and_model_then_exit: bool | None = Field(None, description="for tests of fairchem")
 
 
 class Output(Section):
     """What a model predicts."""
 
     level: Literal["system", "atom"] | None = Field(None, description="of a structure, or of each atom")
-    property: str | None = None
-    shape: Count | None = None
-    parent: str | None = None
-    irrep_dim: CountOrNone | None = None
-    decomposition: dict[str, Any] | None = None
-    prediction_dtype: str | None = None
+    property: str | None = Field(None, description="fairchem's, of what is stored under another name")
+    shape: Count | None = Field(None, description="numbers in it")
+    parent: str | None = Field(None, description="fairchem's, of a part of a tensor")
+    irrep_dim: CountOrNone | None = Field(None, description="fairchem's, of a part of a tensor")
+    decomposition: dict[str, Any] | None = Field(None, description="fairchem's, of a tensor")
+    prediction_dtype: str | None = Field(None, description="fairchem's; this trainer's are float64")
     train_on_free_atoms: bool | None = Field(None, description="leave fixed atoms out of the loss")
     eval_on_free_atoms: bool | None = Field(None, description="leave fixed atoms out of errors")
 
@@ -133,7 +140,7 @@ class LossTerm(Section):
         description="`mae`: absolute errors, as published; `mse`: squared, Eq. 5"
     )
     coefficient: NotNegative = Field(description="α of the energy, β of the forces")
-    reduction: Literal["mean", "sum"] | None = None
+    reduction: Literal["mean", "sum"] | None = Field(None, description="over structures, or components")
 
 
 Metric = Literal[
@@ -166,9 +173,13 @@ class Metrics(Section):
 class Transforms(Section):
     """fairchem's, of the training data."""
 
-    normalizer: dict[str, Any] | None = None
-    element_references: dict[str, Any] | None = None
-    decompose_tensor: dict[str, Any] | None = None
+    normalizer: dict[str, Any] | None = Field(
+        None, description="fairchem's scale of labels; not beside `task.label_rescaling`"
+    )
+    element_references: dict[str, Any] | None = Field(
+        None, description="fairchem's; not beside `task.reference_energy`"
+    )
+    decompose_tensor: dict[str, Any] | None = Field(None, description="fairchem's")
 
 
 class Source(Section):
@@ -177,91 +188,93 @@ class Source(Section):
     format: str | None = Field(None, description="`md17_packed`, or one of fairchem's, such as `lmdb`")
     src: str | list[str] | None = Field(None, description="folder or file")
     key_mapping: dict[str, str] | None = Field(None, description="field of the records to output")
-    transforms: Transforms | None = None
+    transforms: Transforms | None = Field(None, description="fairchem's, see below")
     use_train_settings: bool | None = Field(None, description="what is not set here is as in `train`; default true")
-    metadata_path: str | None = None
-    seed: Whole | None = None
-    first_n: Count | None = None
-    sample_n: Count | None = None
-    max_atoms: Count | None = None
-    no_shuffle: bool | None = None
-    subset_to: list[dict[str, Any]] | None = None
-    lin_ref: str | bool | None = None
-    shard: CountOrNone | None = None
-    total_shards: Count | None = None
-    splits: dict[str, Any] | None = None
-    data2train: str | None = None
-    train_on_oc20_total_energies: bool | None = None
-    oc20_ref: str | None = None
-    a2g_args: dict[str, Any] | None = None
-    atoms_transform_args: dict[str, Any] | None = None
-    ase_read_args: dict[str, Any] | None = None
-    connect_args: dict[str, Any] | None = None
-    select_args: dict[str, Any] | None = None
-    pattern: str | None = None
-    index_file: str | None = None
-    keep_in_memory: bool | None = None
-    include_relaxed_energy: bool | None = None
-    use_tqdm: bool | None = None
+    metadata_path: str | None = Field(None, description="of structures' sizes, where it is not beside the data")
+    seed: Whole | None = Field(None, description="of `sample_n`")
+    first_n: Count | None = Field(None, description="only so many")
+    sample_n: Count | None = Field(None, description="only so many, drawn at random")
+    max_atoms: Count | None = Field(None, description="only structures of at most so many atoms")
+    no_shuffle: bool | None = Field(None, description="take `sample_n` in order")
+    subset_to: list[dict[str, Any]] | None = Field(None, description="fairchem's filters by metadata")
+    lin_ref: str | bool | None = Field(None, description="fairchem's linear references")
+    shard: CountOrNone | None = Field(None, description="of `total_shards`, only this one")
+    total_shards: Count | None = Field(None, description="parts that the data are cut into")
+    splits: dict[str, Any] | None = Field(None, description="fairchem's settings by split")
+    data2train: str | None = Field(None, description="OC22: `all`, or `adslab`")
+    train_on_oc20_total_energies: bool | None = Field(None, description="OC22 with OC20's data")
+    oc20_ref: str | None = Field(None, description="OC20's reference energies")
+    a2g_args: dict[str, Any] | None = Field(None, description="ASE's files, read by fairchem")
+    atoms_transform_args: dict[str, Any] | None = Field(None, description="ASE's files, read by fairchem")
+    ase_read_args: dict[str, Any] | None = Field(None, description="ASE's files, read by fairchem")
+    connect_args: dict[str, Any] | None = Field(None, description="ASE's databases, read by fairchem")
+    select_args: dict[str, Any] | None = Field(None, description="ASE's databases, read by fairchem")
+    pattern: str | None = Field(None, description="ASE's files, read by fairchem: their names")
+    index_file: str | None = Field(None, description="ASE's files, read by fairchem: a list of them")
+    keep_in_memory: bool | None = Field(None, description="ASE's files, read by fairchem")
+    include_relaxed_energy: bool | None = Field(None, description="ASE's files, read by fairchem")
+    use_tqdm: bool | None = Field(None, description="ASE's files, read by fairchem")
 
 
 class Dataset(Section):
     """The sets."""
 
-    train: Source | None = None
-    val: Source | None = None
-    test: Source | None = None
-    relax: Source | None = None
-    train_split_settings: dict[str, Any] | None = None
-    val_split_settings: dict[str, Any] | None = None
-    test_split_settings: dict[str, Any] | None = None
+    train: Source | None = Field(None, description="see below")
+    val: Source | None = Field(None, description="as `train`")
+    test: Source | None = Field(None, description="as `train`")
+    relax: Source | None = Field(None, description="fairchem's relaxations")
+    train_split_settings: dict[str, Any] | None = Field(None, description="fairchem's settings by split")
+    val_split_settings: dict[str, Any] | None = Field(None, description="fairchem's settings by split")
+    test_split_settings: dict[str, Any] | None = Field(None, description="fairchem's settings by split")
 
 
 class Logger(Section):
     """Where fairchem logs to."""
 
-    name: Literal["tensorboard", "wandb"]
-    project: str | None = None
-    entity: str | None = None
-    group: str | None = None
-    watch: Whole | None = None
-    log_weight_table: Whole | None = None
+    name: Literal["tensorboard", "wandb"] = Field(description="of the service")
+    project: str | None = Field(None, description="of wandb")
+    entity: str | None = Field(None, description="of wandb")
+    group: str | None = Field(None, description="of wandb")
+    watch: Whole | None = Field(None, description="of wandb: steps between looks at the model")
+    log_weight_table: Whole | None = Field(None, description="of wandb: steps between tables of weights")
 
 
 class Flags(Section):
     """What fairchem makes of its flags."""
 
-    mode: Literal["train", "validate", "predict", "run-relaxations"] | None = None
-    identifier: str | None = None
-    timestamp_id: str | None = None
-    seed: Annotated[CountOrNone, Field(lt=2**32)] | None = None
-    is_debug: bool | None = None
-    run_dir: Any = None
-    print_every: Count | None = None
-    amp: bool | None = None
-    checkpoint: str | None = None
-    cpu: bool | None = None
-    submit: bool | None = None
-    summit: bool | None = None
-    world_size: Count | None = None
-    distributed_backend: Literal["gloo", "nccl"] | None = None
-    gp_gpus: Count | None = None
-    timeout: Count | None = None
-    hide_eval_progressbar: bool | None = None
+    mode: Literal["train", "validate", "predict", "run-relaxations"] | None = Field(None, description="the flag's")
+    identifier: str | None = Field(None, description="the flag's")
+    timestamp_id: str | None = Field(None, description="the flag's")
+    seed: Seed | None = Field(None, description="the flag's")
+    is_debug: bool | None = Field(None, description="the flag's")
+    run_dir: Any = Field(None, description="the flag's")
+    print_every: Count | None = Field(None, description="the flag's")
+    amp: bool | None = Field(None, description="the flag's")
+    checkpoint: str | None = Field(None, description="the flag's")
+    cpu: bool | None = Field(None, description="the flag's")
+    submit: bool | None = Field(None, description="the flag's")
+    summit: bool | None = Field(None, description="the flag's")
+    world_size: Count | None = Field(None, description="the flag's")
+    distributed_backend: Literal["gloo", "nccl"] | None = Field(None, description="the flag's")
+    gp_gpus: Count | None = Field(None, description="the flag's")
+    timeout: Count | None = Field(None, description="the flag's")
+    hide_eval_progressbar: bool | None = Field(None, description="the flag's")
 
 
 class Config(Flags):
     """A whole config."""
 
     trainer: str | None = Field(None, description=f"`{TRAINERS[1]}`, or `{TRAINERS[0]}`: this package's")
-    logger: Literal["tensorboard", "wandb"] | Logger | None = None
-    dataset: Dataset | None = None
-    task: Task | None = None
-    model: dict[str, Any]
-    outputs: dict[str, Output]
-    loss_functions: list[dict[str, LossTerm]]
-    evaluation_metrics: Metrics | None = None
-    optim: Optim
+    logger: Literal["tensorboard", "wandb"] | Logger | None = Field(
+        None, description="where fairchem logs to, beside `metrics.jsonl`"
+    )
+    dataset: Dataset | None = Field(None, description="see below")
+    task: Task | None = Field(None, description="see below")
+    model: dict[str, Any] = Field(description="see below")
+    outputs: dict[str, Output] = Field(description="see below")
+    loss_functions: list[dict[str, LossTerm]] = Field(description="see below")
+    evaluation_metrics: Metrics | None = Field(None, description="see below")
+    optim: Optim = Field(description="see below")
     slurm: dict[str, Any] | None = Field(None, description="further options of sbatch, with underscores")
 
 
@@ -318,8 +331,8 @@ SBATCH = (
 class Model(Section):
     """What all models have."""
 
-    name: str
-    cutoff: Annotated[Positive, Field(le=100)] | None = Field(None, description="Å; atoms further apart share no edge")
+    name: str = Field(description="as it is registered")
+    cutoff: Cutoff | None = Field(None, description="Å; atoms further apart share no edge")
     regress_forces: Literal[True] | None = Field(None, description="this trainer learns forces")
     use_pbc: bool | None = Field(None, description="edges to periodic images; false for molecules")
     use_pbc_single: bool | None = Field(None, description="these one structure at a time, to save memory")
@@ -339,87 +352,87 @@ class Replaced(Section):
 class SchNet(Model):
     """SchNet."""
 
-    hidden_channels: Count | None = None
-    num_filters: Count | None = None
-    num_interactions: CountOrNone | None = None
-    num_gaussians: Annotated[Count, Field(ge=2)] | None = None
-    readout: Literal["sum", "add", "mean"] | None = None
+    hidden_channels: Count | None = Field(None, description="width of atoms' features")
+    num_filters: Count | None = Field(None, description="width of filters")
+    num_interactions: CountOrNone | None = Field(None, description="blocks")
+    num_gaussians: TwoOrMore | None = Field(None, description="of distances")
+    readout: Literal["sum", "add", "mean"] | None = Field(None, description="of atoms' energies")
 
 
 class CGCNN(Model):
     """CGCNN."""
 
-    atom_embedding_size: Count | None = None
-    num_graph_conv_layers: Count | None = None
-    fc_feat_size: Count | None = None
-    num_fc_layers: Count | None = None
-    num_gaussians: Annotated[Count, Field(ge=2)] | None = None
-    embeddings: Literal["khot", "qmof"] | None = None
-    max_neighbors: Count | None = None
+    atom_embedding_size: Count | None = Field(None, description="width of atoms' features")
+    num_graph_conv_layers: Count | None = Field(None, description="convolutions")
+    fc_feat_size: Count | None = Field(None, description="width of the head")
+    num_fc_layers: Count | None = Field(None, description="layers of the head")
+    num_gaussians: TwoOrMore | None = Field(None, description="of distances")
+    embeddings: Literal["khot", "qmof"] | None = Field(None, description="of elements")
+    max_neighbors: Count | None = Field(None, description="at most so many edges for each atom")
 
 
 class DimeNetPlusPlus(Model):
     """DimeNet++."""
 
-    hidden_channels: Count | None = None
-    out_emb_channels: Count | None = None
-    int_emb_size: Count | None = None
-    basis_emb_size: Count | None = None
-    num_blocks: Count | None = None
-    num_spherical: Count | None = None
-    num_radial: Count | None = None
-    envelope_exponent: Count | None = None
-    num_before_skip: CountOrNone | None = None
-    num_after_skip: CountOrNone | None = None
-    num_output_layers: CountOrNone | None = None
+    hidden_channels: Count | None = Field(None, description="width of edges' features")
+    out_emb_channels: Count | None = Field(None, description="width of the output blocks")
+    int_emb_size: Count | None = Field(None, description="width of triplets' features")
+    basis_emb_size: Count | None = Field(None, description="width of bases' features")
+    num_blocks: Count | None = Field(None, description="interactions")
+    num_spherical: Count | None = Field(None, description="spherical basis functions")
+    num_radial: Count | None = Field(None, description="radial basis functions")
+    envelope_exponent: Count | None = Field(None, description="of the smooth cutoff")
+    num_before_skip: CountOrNone | None = Field(None, description="residual layers")
+    num_after_skip: CountOrNone | None = Field(None, description="residual layers")
+    num_output_layers: CountOrNone | None = Field(None, description="layers of the output blocks")
 
 
 class ForceNet(Model):
     """ForceNet."""
 
-    hidden_channels: Count | None = None
-    decoder_hidden_channels: Count | None = None
-    num_interactions: Count | None = None
-    feat: Literal["full", "simple"] | None = None
-    num_freqs: Count | None = None
-    max_n: Count | None = None
-    basis: str | None = None
-    depth_mlp_edge: CountOrNone | None = None
-    depth_mlp_node: CountOrNone | None = None
-    activation_str: str | None = None
-    ablation: str | None = None
-    decoder_type: Literal["linear", "mlp"] | None = None
-    decoder_activation_str: str | None = None
-    training: bool | None = None
-    max_neighbors: Count | None = None
+    hidden_channels: Count | None = Field(None, description="width")
+    decoder_hidden_channels: Count | None = Field(None, description="width of the decoder")
+    num_interactions: Count | None = Field(None, description="blocks")
+    feat: Literal["full", "simple"] | None = Field(None, description="of elements")
+    num_freqs: Count | None = Field(None, description="of bases")
+    max_n: Count | None = Field(None, description="largest degree of spherical harmonics")
+    basis: str | None = Field(None, description="of edges")
+    depth_mlp_edge: CountOrNone | None = Field(None, description="activations of each edge network")
+    depth_mlp_node: CountOrNone | None = Field(None, description="activations of each node network")
+    activation_str: str | None = Field(None, description="a name of fairchem's `Act`")
+    ablation: str | None = Field(None, description="what is left out")
+    decoder_type: Literal["linear", "mlp"] | None = Field(None, description="of forces")
+    decoder_activation_str: str | None = Field(None, description="a name of fairchem's `Act`")
+    training: bool | None = Field(None, description="the original's, unused")
+    max_neighbors: Count | None = Field(None, description="at most so many edges for each atom")
     direct_forces: bool | None = Field(None, description="forces by the decoder, not the energy's gradient")
 
 
 class GemNetT(Model):
     """GemNet-T; with ``direct_forces: false``, GemNet-dT's energy with gradient forces."""
 
-    num_spherical: Count
-    num_radial: Count
-    num_blocks: Count
-    emb_size_atom: Count
-    emb_size_edge: Count
-    emb_size_trip: Count
-    emb_size_rbf: Count
-    emb_size_cbf: Count
-    emb_size_bil_trip: Count
-    num_before_skip: CountOrNone
-    num_after_skip: CountOrNone
-    num_concat: CountOrNone
-    num_atom: CountOrNone
-    rbf: dict[str, Any] | None = None
-    envelope: dict[str, Any] | None = None
-    cbf: dict[str, Any] | None = None
-    extensive: bool | None = None
-    output_init: Literal["HeOrthogonal", "zeros"] | None = None
-    num_elements: Count | None = None
-    max_neighbors: Count | None = None
+    num_spherical: Count = Field(description="spherical basis functions")
+    num_radial: Count = Field(description="radial basis functions")
+    num_blocks: Count = Field(description="interactions")
+    emb_size_atom: Count = Field(description="width of atoms' features")
+    emb_size_edge: Count = Field(description="width of edges' features")
+    emb_size_trip: Count = Field(description="width of triplets' features")
+    emb_size_rbf: Count = Field(description="width of radial features")
+    emb_size_cbf: Count = Field(description="width of circular features")
+    emb_size_bil_trip: Count = Field(description="width after the bilinear layer")
+    num_before_skip: CountOrNone = Field(description="residual layers")
+    num_after_skip: CountOrNone = Field(description="residual layers")
+    num_concat: CountOrNone = Field(description="residual layers")
+    num_atom: CountOrNone = Field(description="residual layers of atoms")
+    rbf: dict[str, Any] | None = Field(None, description="radial basis")
+    envelope: dict[str, Any] | None = Field(None, description="smooth cutoff")
+    cbf: dict[str, Any] | None = Field(None, description="circular basis")
+    extensive: bool | None = Field(None, description="energies are sums over atoms")
+    output_init: Literal["HeOrthogonal", "zeros"] | None = Field(None, description="of the output layers")
+    num_elements: Count | None = Field(None, description="that it has embeddings for")
+    max_neighbors: Count | None = Field(None, description="at most so many edges for each atom")
     direct_forces: bool | None = Field(None, description="forces by a head of their own")
-    activation: str | None = None
+    activation: str | None = Field(None, description="of fairchem's, or what takes its place")
     scale_file: str | dict[str, Positive] | None = Field(None, description="factors, or a JSON file of them")
 
 

@@ -59,7 +59,8 @@ def evaluate_predictions(checkpoint: Path, data: Path, batch_size: int) -> tuple
     """
     data = read_labelled(data)
     errors, labels = [], []
-    for batch in predict(checkpoint, data, batch_size):
+    # val_ood has elements that a subset of the training set may lack
+    for batch in predict(checkpoint, data, batch_size, any_element=True):
         errors.append(conformation_errors(batch))
         arrays = (batch.energy, batch.true_energy, batch.forces, batch.true_forces)
         labels.append([tensor.numpy().ravel() for tensor in arrays])

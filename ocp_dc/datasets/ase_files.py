@@ -22,7 +22,13 @@ from ase.io.trajectory import TrajectoryReader
 
 from ocp_dc.datasets.conformations import require_file
 from ocp_dc.datasets.extxyz import read_frame, split_frames
-from ocp_dc.datasets.structures import Structure, check_stored_positions, check_structure, completed_cell
+from ocp_dc.datasets.structures import (
+    Structure,
+    check_stored_positions,
+    check_structure,
+    completed_cell,
+    require_finite,
+)
 from ocp_dc.errors import InputError
 
 # where an SQLite file says whether changes are kept in a log beside it
@@ -67,6 +73,9 @@ class FrameFile:
         atoms = _read(where, self.read, row)
         if not len(atoms):
             raise InputError(f"{where} has no atoms; remove it")
+        # ASE finds no labels where a number is not equal to itself
+        require_finite(where, "positions", atoms.positions)
+        require_finite(where, "cell", atoms.cell.array)
         energy, forces = _labels(where, atoms)
         structure = Structure(
             atomic_numbers=atoms.numbers,

@@ -152,7 +152,7 @@ class _ArrayMember:
             start = BytesIO(stream.read(MAX_HEADER_BYTES))
         try:
             self.shape, self._by_columns, self.dtype = read_array_header(start)
-        except (ValueError, KeyError, SyntaxError) as error:
+        except Exception as error:  # what is no header raises anything
             raise InputError(f"{path}: {key} is not a numpy array ({error}); make the file again") from error
         if self.dtype.hasobject:
             raise InputError(f"{path}: {key} holds pickled objects, which are never loaded; store numbers or text")

@@ -19,6 +19,7 @@ from ocp_dc.datasets.shard_writing import ShardContents, ShardWriter, shard_name
 from ocp_dc.datasets.splits import grouped_split, random_split, read_split_dir
 from ocp_dc.datasets.staging import staged_folder
 from ocp_dc.errors import InputError
+from ocp_dc.terminal import printable
 
 BY_FILE = "file"
 
@@ -96,8 +97,8 @@ def _groups(sources: Sequence[FrameFile], split_by: str, show_progress: bool) ->
     frames = [(source, row) for source in sources for row in range(source.count)]
     if split_by == BY_FILE:
         return [str(source.path) for source, _ in frames]
-    frames = tqdm(frames, desc=split_by, unit="frame", disable=not show_progress)
-    return [source.value(row, split_by) for source, row in frames]
+    with tqdm(frames, desc=printable(split_by), unit="frame", disable=not show_progress) as progress:
+        return [source.value(row, split_by) for source, row in progress]
 
 
 def _write_shards(

@@ -76,14 +76,19 @@ def check_structure(where: str, structure: Structure) -> None:
         values = np.asarray(getattr(structure, name))
         if values.shape != shape:
             raise InputError(f"{where}: {name} of shape {values.shape}, where {shape} is needed; correct or remove it")
-        if not np.isfinite(values).all():
-            raise InputError(f"{where}: NaN or infinite {name}; remove it")
+        require_finite(where, name, values)
         if (np.abs(values) > LARGEST_STORED).any():
             raise InputError(
                 f"{where}: {name} beyond {LARGEST_STORED:.2g}, the largest number of float32; remove it, or check units"
             )
     _check_cell(where, structure)
     _check_distances(where, structure)
+
+
+def require_finite(where: str, name: str, values: np.ndarray) -> None:
+    """Raises InputError if a number is NaN or infinite."""
+    if not np.isfinite(values).all():
+        raise InputError(f"{where}: NaN or infinite {name}; remove it")
 
 
 def check_stored_positions(where: str, positions: np.ndarray) -> None:

@@ -865,8 +865,9 @@ def test_output_that_cannot_be_written_or_that_nobody_reads():
 
 
 def test_an_ascii_terminal():
-    shown = in_shell("ocp-dc evaluate --help > /dev/null && ocp-dc md17 inspect sample", PYTHONIOENCODING="ascii")
+    shown = in_shell("ocp-dc predict --help", PYTHONIOENCODING="ascii")
     assert shown.returncode == 0, shown.stderr
+    assert r"eV/\xc5" in shown.stdout
     wrong = in_shell("ocp-dc configs Å", PYTHONIOENCODING="ascii")
     assert wrong.returncode == 2
     assert r"\xc5" in wrong.stderr

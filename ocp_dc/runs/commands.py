@@ -97,8 +97,10 @@ def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
     """What jobs ask for, None without ``--submit``; refuses options that do not go together."""
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: at least one job is needed")
-    if not 1 <= args.seeds <= MAX_SEEDS:
-        raise InputError(f"--seeds {args.seeds}: give a number from 1 to {MAX_SEEDS:,}")
+    if args.seeds < 1:
+        raise InputError(f"--seeds {args.seeds}: at least one seed is needed")
+    if args.seeds > MAX_SEEDS:
+        raise InputError(f"--seeds {args.seeds}: at most {MAX_SEEDS:,} seeds are planned at once")
     if args.scale not in study.scales:
         raise InputError(f"--scale {args.scale}: {args.target} has {', '.join(study.scales)}")
     for other, actions in args.own_options.items():

@@ -122,22 +122,16 @@ def archive(**members: bytes) -> Make:
 
 
 def lying_archive(folder: Path) -> None:
-    """Headers of 10⁹ conformations, and a directory of the archive that agrees with them."""
-    rows = 10**9
-    archive(
-        E=member(f"({rows}, 1)"),
-        F=member(f"({rows}, 3, 3)"),
-        R=member(f"({rows}, 3, 3)"),
-        z=member("(3,)", b"\x08\x01\x01", "|u1"),
-    )(folder)
-    content = bytearray((folder / "bad.npz").read_bytes())
-    position = content.find(b"PK\x01\x02")
-    while position >= 0:
-        size = int.from_bytes(content[position + 24 : position + 28], "little")
-        if size == 128:
-            content[position + 24 : position + 28] = (2**32 - 2).to_bytes(4, "little")
-        position = content.find(b"PK\x01\x02", position + 4)
-    (folder / "bad.npz").write_bytes(content)
+    """A header that announces 5·10⁸ conformations, and a directory of the archive that agrees with it."""
+    rows = 5 * 10**8
+    header = member(f"({rows}, 1)")
+    archive(E=header)(folder)
+    content = (folder / "bad.npz").read_bytes()
+    directory_of_archive = content.find(b"PK\x01\x02")
+    size = len(header).to_bytes(4, "little")
+    announced = (len(header) + 8 * rows).to_bytes(4, "little")
+    changed = content[directory_of_archive:].replace(size, announced, 1)
+    (folder / "bad.npz").write_bytes(content[:directory_of_archive] + changed)
 
 
 def frame(seed: int = 0, positions: np.ndarray = WATER, **labels) -> Atoms:

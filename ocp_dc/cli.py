@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import os
+import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -19,8 +23,12 @@ from ocp_dc.info import add_info_command
 from ocp_dc.prediction_commands import add_prediction_commands
 from ocp_dc.runs.commands import add_run_commands
 from ocp_dc.simulate.commands import add_simulation_commands
+from ocp_dc.terminal import printable
 
 FAIRCHEM_MODES = ("train", "validate")
+DEBUG = "--debug"
+# as a shell reports a program that nobody reads the output of
+NOBODY_READS = 128 + signal.SIGPIPE
 
 
 def run_fit_scale_factors(args: argparse.Namespace) -> int:
@@ -39,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="ocp-dc", description="Derivative-constrained training for the Open Catalyst Project's models."
     )
     parser.add_argument("--version", action="version", version=f"ocp_dc {ocp_dc.__version__}")
+    parser.add_argument(DEBUG, action="store_true", help="before COMMAND: show where in the code an error was raised")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for mode in FAIRCHEM_MODES:
         commands.add_parser(mode, help=f"fairchem's {mode}: --config-yml FILE and its other flags", add_help=False)
@@ -61,29 +70,64 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point: 0 success, 1 training diverged, 2 input that cannot be used, 130 interrupted."""
+    """Entry point: 0 success, 1 training diverged or a fault of ours, 2 input that cannot be used, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    debug = arguments[:1] == [DEBUG]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # of what a terminal's encoding lacks, an escape is better than nothing
+            stream.reconfigure(errors="backslashreplace")
     # of which a user can do nothing: what fairchem and its needs will do in future, and the layout of small gradients
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
-        if _is_fairchems(arguments):
-            return _run_fairchem(arguments[0], arguments[1:])
-        args, args.overrides = build_parser().parse_known_args(arguments)
-        if args.overrides and args.func is not run_fit_scale_factors:
-            raise InputError(f"unknown arguments: {' '.join(args.overrides)}; see ocp-dc {args.command} --help")
-        return args.func(args)
-    except InputError as error:
-        print(f"ocp-dc: error: {error}", file=sys.stderr)
-        return 2
-    except TrainingDivergedError as error:
-        print(f"ocp-dc: training diverged: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("ocp-dc: interrupted", file=sys.stderr)
-        return 130
+        status = _run(arguments[1:] if debug else arguments)
+        sys.stdout.flush()
+        return status
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error)
     finally:
         logging.shutdown()
+
+
+def _run(arguments: list[str]) -> int:
+    if _is_fairchems(arguments):
+        return _run_fairchem(arguments[0], arguments[1:])
+    args, args.overrides = build_parser().parse_known_args(arguments)
+    if args.overrides and args.func is not run_fit_scale_factors:
+        raise InputError(f"unknown arguments: {' '.join(args.overrides)}; see ocp-dc {args.command} --help")
+    return args.func(args)
+
+
+def _report(error: BaseException) -> int:
+    """Says in a line what ended a command; the exit status."""
+    if isinstance(error, BrokenPipeError):
+        _discard_output()
+        return NOBODY_READS
+    what, status = f"error: {error}", 2
+    if isinstance(error, KeyboardInterrupt):
+        what, status = "interrupted", 130
+    elif isinstance(error, TrainingDivergedError):
+        what, status = f"training diverged: {error}", 1
+    elif isinstance(error, OSError):
+        what = f"error: {error}; check the free space and the permissions"
+    elif not isinstance(error, InputError):
+        what = f"error: {type(error).__name__}: {error}; `ocp-dc {DEBUG} COMMAND …` shows where. Please report it"
+        status = 1
+    print(f"ocp-dc: {printable(what)}", file=sys.stderr)
+    if isinstance(error, OSError):
+        _discard_output()
+    return status
+
+
+def _discard_output() -> None:
+    """What standard output could not take would be tried again, and complained of, when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_fairchems(arguments: list[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Batch
@@ -59,6 +61,12 @@ class ConformationErrors:
     def energy(self) -> np.ndarray:
         """(N,) |E − Ê|."""
         return np.abs(self.energy_difference)
+
+    @property
+    def not_finite(self) -> list[str]:
+        """The names of conformations with an error that is NaN or infinite."""
+        finite = np.isfinite(self.energy_difference) & np.isfinite(self.force) & np.isfinite(self.largest_force)
+        return self.name[~finite].tolist()
 
 
 @dataclass(frozen=True)
@@ -239,6 +247,7 @@ def evaluate(
     batch_size: int | None = None,
     cpu: bool = False,
     energy_unit: str | None = None,
+    any_element: bool = False,
 ) -> tuple[TestErrors, ConformationErrors]:
     """Test errors of a checkpoint on an LMDB (a folder or a file) written by this package or fairchem, or on any file.
 
@@ -253,23 +262,33 @@ def evaluate(
         batch_size: conformations that are predicted at once; None for
             :func:`ocp_dc.trainers.prediction.evaluation_batch_size`. Errors do not depend on it, to rounding.
         energy_unit: of the data, where nothing states it.
+        any_element: take elements that the checkpoint was not trained on.
 
     Raises:
-        InputError: the checkpoint or the data cannot be read, or have different length units.
+        InputError: the checkpoint or the data cannot be read, or have different length units; the data have other
+            elements, or positions or labels that are not finite.
     """
     labelled = read_labelled(data, energy_unit)
-    errors = concatenate([conformation_errors(batch) for batch in predict(checkpoint_path, labelled, batch_size, cpu)])
+    batches = predict(checkpoint_path, labelled, batch_size, cpu, any_element)
+    errors = concatenate([conformation_errors(batch) for batch in batches])
     return summarize(errors, labelled.units.energy), errors
 
 
 def predict(
-    checkpoint_path: str | Path, data: str | Path | LabelledData, batch_size: int | None = None, cpu: bool = False
+    checkpoint_path: str | Path,
+    data: str | Path | LabelledData,
+    batch_size: int | None = None,
+    cpu: bool = False,
+    any_element: bool = False,
 ) -> Iterator[Predictions]:
     """Predictions for labelled data, batch by batch, see :func:`evaluate`."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}; give 1 or more, or leave it out")
     labelled = data if isinstance(data, LabelledData) else read_labelled(data)
     trainer = load_trainer(checkpoint_path, cpu)
     factor = _factor_to(labelled, checkpoint_path, units_of_config(trainer.config))
-    yield from predict_by(trainer, labelled, batch_size, factor)
+    elements = None if any_element else (trainer.config.get("labels") or {}).get("elements")
+    yield from predict_by(trainer, labelled, batch_size, factor, elements)
 
 
 def predict_by(
@@ -277,8 +296,13 @@ def predict_by(
     data: str | Path | LabelledData,
     batch_size: int | None = None,
     factor: float = 1.0,
+    elements: Sequence[int] | None = None,
 ) -> Iterator[Predictions]:
-    """Predictions of a trainer that is ready to predict, times ``factor``; see :func:`predict`."""
+    """Predictions of a trainer that is ready to predict, times ``factor``; see :func:`predict`.
+
+    Args:
+        elements: atomic numbers that it was trained on; data with others are refused. None to take any.
+    """
     labelled = data if isinstance(data, LabelledData) else read_labelled(data)
     size = batch_size or evaluation_batch_size(labelled.graphs[0], trainer.device)
     if not labelled.has_edges:
@@ -286,8 +310,32 @@ def predict_by(
     otf_graph = not labelled.has_edges or trainer.config["model"].get("otf_graph", False)
     loader = DataLoader(labelled.graphs, batch_size=size, collate_fn=partial(collate, otf_graph=otf_graph))
     free_only = trainer.output_targets["forces"]["eval_on_free_atoms"]
+    known = None if elements is None else torch.tensor(elements)
     for batch in tqdm(loader, desc="evaluating", unit="batch"):
+        _check(labelled.name, batch, known)
         yield _compared(trainer.predict_batch(batch), batch, free_only, factor)
+
+
+def _check(data: str, batch: Batch, elements: Tensor | None) -> None:
+    """Refuses structures that no errors can be told of, or of elements that the model has not seen."""
+    names = structure_names(batch) or [f"{row}" for row in range(len(batch.natoms))]
+    for key in ("pos", "forces", "energy"):
+        wrong = ~torch.isfinite(batch[key]).reshape(len(batch[key]), -1).all(dim=1)
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            name = names[row if key == "energy" else batch.batch[row]]
+            raise InputError(f"{data}: structure {name} has NaN or infinite {key}; remove it")
+    if elements is None:
+        return
+    unknown = ~torch.isin(batch.atomic_numbers.long(), elements)
+    if unknown.any():
+        atom = int(unknown.nonzero()[0])
+        symbol = chemical_symbols[int(batch.atomic_numbers[atom])]
+        known = ", ".join(chemical_symbols[number] for number in elements)
+        raise InputError(
+            f"{data}: structure {names[batch.batch[atom]]} has {symbol}, and the model was trained on {known}: "
+            "give structures of these, or --any-element to go on all the same"
+        )
 
 
 def _compared(predicted: dict[str, Tensor], batch: Batch, free_only: bool, factor: float) -> Predictions:
@@ -332,6 +380,9 @@ def _factor_to(data: LabelledData, checkpoint_path: str | Path, predicted: Units
 
 
 def write_result(path: Path, errors: TestErrors, checkpoint: str | Path, data: str | Path) -> None:
-    """`result.json`: the test errors, with what was evaluated on what."""
+    """`result.json`: the test errors, with what was evaluated on what; null for what is not finite."""
     record = {"checkpoint": str(checkpoint), "data": str(data), **asdict(errors)}
-    replace_text(path, json.dumps(record, indent=2) + "\n")
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }
+    replace_text(path, json.dumps(finite, indent=2, allow_nan=False) + "\n")

@@ -7,6 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ocp_dc.errors import InputError
+
+
+def require_writable(path: Path, option: str, overwrite: bool) -> None:
+    """Before the work is done that a file is for.
+
+    Args:
+        path: of the file.
+        option: of the command line that names it, for messages.
+        overwrite: whether there may be one.
+
+    Raises:
+        InputError: the file is there, is a folder, or its folder is missing.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file with {option}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; name another file with {option}, or give --overwrite")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no such folder; make it first")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,30 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[TextIO | None]:
         except BlockingIOError:
             locked = None
         yield locked
+
+
+@contextmanager
+def passing_lock(path: Path) -> Iterator[None]:
+    """Waits for a lock on a file, which is made, and is gone again when the block ends: for folders of a user's own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # whoever had it before has removed the file, and another process may lock a new one of that name
+            if not _is_at(path, file):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def is_locked(path: Path) -> bool:

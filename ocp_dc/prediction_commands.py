@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocp_dc.errors import InputError
+from ocp_dc.files import require_writable
 from ocp_dc.units import ENERGY_UNITS_IN_EV, energy_factor
 
 if TYPE_CHECKING:
     from ocp_dc.evaluation import ConformationErrors, Predictions, TestErrors
 
+# more than a result has
+RESULT_BYTES = 100_000
 STRUCTURES = "folder of LMDBs or .lmdb file (unpickled: trust it), npz of MD17's kind, any file ASE reads, or `sample`"
 
 
@@ -37,7 +42,6 @@ def _add_predict(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--energy-unit", metavar="UNIT", help=f"that the checkpoint was trained in, {_where_not_stated()}"
     )
-    parser.add_argument("--any-element", action="store_true", help="take elements that the model was not trained on")
     _add_shared(parser)
     parser.set_defaults(func=_predict)
 
@@ -57,6 +61,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--any-element", action="store_true", help="take elements that the model was not trained on")
     parser.add_argument("--batch-size", type=int, help="structures at once; default: as many as are fast")
     parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
@@ -90,11 +95,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     extra = {"structures.csv": args.details, "parity.png": args.plot, "errors.png": args.plot}
     files = {name: out.with_name(f"{out.stem}_{name}") for name, wanted in extra.items() if wanted}
     for file in (out, *files.values()):
-        if file.exists() and not args.overwrite:
-            raise InputError(f"{file} exists; name another file with --out, or give --overwrite")
+        require_writable(file, "--out", args.overwrite)
+        if file.exists() and not _is_result(file):
+            raise InputError(f"{file} is not of `ocp-dc evaluate`, so --overwrite does not replace it; name another")
     data = read_labelled(args.data, args.energy_unit)
     kept, found = [], []
-    for batch in predict(args.checkpoint, data, args.batch_size, args.cpu):
+    for batch in predict(args.checkpoint, data, args.batch_size, args.cpu, args.any_element):
         found.append(conformation_errors(batch))
         if args.plot:
             kept.append(batch)
@@ -102,12 +108,30 @@ def _evaluate(args: argparse.Namespace) -> int:
     summary = summarize(errors, data.units.energy)
     print(format_errors(summary))
     write_result(out, summary, args.checkpoint, args.data)
+    if without := errors.not_finite:
+        print(
+            f"ocp-dc: error: predictions for {len(without):,} of {len(errors.name):,} structures are not finite, the "
+            f"first is {without[0]}; what cannot be told is null in {out}. Take an earlier checkpoint of the run",
+            file=sys.stderr,
+        )
+        return 1
     if args.details:
         _print_details(files["structures.csv"], errors, summary.energy_unit)
     if args.plot:
         _draw(files["parity.png"], files["errors.png"], kept, errors, summary.energy_unit)
     print(f"written to {', '.join(map(str, (out, *files.values())))}")
     return 0
+
+
+def _is_result(path: Path) -> bool:
+    """Whether an earlier evaluation has written a file; a checkpoint, or a run's own result, is not replaced."""
+    start = path.read_bytes()[:RESULT_BYTES]
+    if path.suffix != ".json":
+        return start.startswith((b"index,id,formula", b"\x89PNG"))
+    try:
+        return {"checkpoint", "data", "energy_mae"} <= json.loads(start).keys()
+    except (ValueError, AttributeError):
+        return False
 
 
 def _print_details(path: Path, errors: ConformationErrors, energy_unit: str) -> None:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ocp_dc.calculator import load
 from ocp_dc.datasets.structure_files import read_structures
 from ocp_dc.errors import InputError
-from ocp_dc.files import replacing
+from ocp_dc.files import replacing, require_writable
 from ocp_dc.trainers.prediction import evaluation_batch_size
 
 UNITS = {"energy_unit": "eV", "forces_unit": "eV/Ang", "positions_unit": "Ang"}
@@ -62,10 +62,10 @@ def predict_file(
         InputError: anything is wrong with the checkpoint, the structures or the file to write.
     """
     kind = writer_of(to)
-    if to.exists() and not overwrite:
-        raise InputError(f"{to} exists; name another file with --to, or give --overwrite")
-    if not to.absolute().parent.is_dir():
-        raise InputError(f"{to}: there is no such folder; make it first")
+    require_writable(to, "--to", overwrite)
+    for read in (Path(checkpoint), Path(structures)):
+        if to.exists() and read.exists() and to.samefile(read):
+            raise InputError(f"{to} is read, and would be replaced by predictions; name another file with --to")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}; give 1 or more, or leave it out")
     source = read_structures(structures)
@@ -79,6 +79,11 @@ def predict_file(
     ):
         for some in _pieces(source, size):
             for atoms, result in zip(some, model.evaluate(some), strict=True):
+                if not (np.isfinite(result["energy"]) and np.isfinite(result["forces"]).all()):
+                    raise InputError(
+                        f"{structures}: the model's energy or forces of {atoms.get_chemical_formula()} are not finite; "
+                        "take an earlier checkpoint of the run, or leave the structure out"
+                    )
                 writer.write(atoms, result)
             progress.update(len(some))
     return len(source)

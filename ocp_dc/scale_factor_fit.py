@@ -50,6 +50,8 @@ def fit_scale_factors(
         InputError: a config that cannot be used, a model without scale factors, an ``out`` that exists.
     """
     config_yml, out = Path(config_yml), Path(out)
+    if num_batches < 1:
+        raise InputError(f"--num-batches {num_batches}: at least one batch is needed")
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; name another file, or give --overwrite")
     out.parent.mkdir(parents=True, exist_ok=True)

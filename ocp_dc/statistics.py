@@ -63,6 +63,11 @@ class LabelAccumulator:
         self._force_sum += magnitudes.sum()
         self._force_max = max(self._force_max, magnitudes.max())
 
+    @property
+    def max_abs_force(self) -> float:
+        """The largest component so far; 0 before the first."""
+        return float(self._force_max)
+
     def merge(self, other: LabelAccumulator) -> None:
         """Takes what another one has collected."""
         if not self.count:

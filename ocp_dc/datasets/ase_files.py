@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import ase.db
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.constraints import FixAtoms
+from ase.db.sqlite import SQLite3Database
 from ase.geometry import wrap_positions
 from ase.io.trajectory import TrajectoryReader
 
+from ocp_dc.datasets.conformations import require_file
 from ocp_dc.datasets.extxyz import read_frame, split_frames
-from ocp_dc.datasets.structures import Structure, check_structure, completed_cell
+from ocp_dc.datasets.structures import (
+    Structure,
+    check_stored_positions,
+    check_structure,
+    completed_cell,
+    require_finite,
+)
 from ocp_dc.errors import InputError
+
+# where an SQLite file says whether changes are kept in a log beside it
+WAL_BYTE = 18
+SECONDS_TO_WAIT = 20
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,11 @@ class FrameFile:
         """
         where = f"{self.path}: frame {row}"
         atoms = _read(where, self.read, row)
+        if not len(atoms):
+            raise InputError(f"{where} has no atoms; remove it")
+        # ASE finds no labels where a number is not equal to itself
+        require_finite(where, "positions", atoms.positions)
+        require_finite(where, "cell", atoms.cell.array)
         energy, forces = _labels(where, atoms)
         structure = Structure(
             atomic_numbers=atoms.numbers,
@@ -70,7 +90,9 @@ class FrameFile:
             fid=fid,
         )
         check_structure(where, structure)
-        return replace(structure, positions=wrap_positions(atoms.positions, structure.cell, pbc=atoms.pbc, eps=0))
+        positions = wrap_positions(atoms.positions, structure.cell, pbc=atoms.pbc, eps=0)
+        check_stored_positions(where, positions)
+        return replace(structure, positions=positions)
 
     def value(self, row: int, key: str) -> str:
         """What a frame's ``info``, or its row of an ASE database, has under a key.
@@ -104,8 +126,7 @@ def open_frames(path: str | Path) -> FrameFile:
         InputError: the file is missing, empty, damaged or of another kind.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+    require_file(path)
     if path.suffix.lower() not in _OPENERS:
         raise InputError(f"{path}: only {', '.join(_OPENERS)} files of structures are read; convert it with ASE")
     try:
@@ -126,7 +147,8 @@ def _open_trajectory(path: Path) -> FrameFile:
 
 
 def _open_database(path: Path) -> FrameFile:
-    database = ase.db.connect(path)
+    _require_database(path)
+    database = _ReadOnlyDatabase(str(path))
     ids = [row.id for row in database.select(columns=["id"], include_data=False)]
     return FrameFile(
         path,
@@ -135,6 +157,38 @@ def _open_database(path: Path) -> FrameFile:
         lambda row: database.get_atoms(id=ids[row]),
         read_values=lambda row: database.get(id=ids[row]).key_value_pairs,
     )
+
+
+class _ReadOnlyDatabase(SQLite3Database):
+    """ASE's own puts its tables into any SQLite file that has none."""
+
+    def _connect(self) -> sqlite3.Connection:
+        return _connect_to_read(Path(self.filename))
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
+    with path.open("rb") as file:
+        has_own_log = file.read(WAL_BYTE + 1)[WAL_BYTE:] == b"\x02"
+    if has_own_log and not path.with_name(f"{path.name}-wal").exists():
+        # SQLite would make a log beside the file, to read nothing from it
+        uri += "&immutable=1"
+    return sqlite3.connect(uri, uri=True, timeout=SECONDS_TO_WAIT)
+
+
+def _require_database(path: Path) -> None:
+    if not path.stat().st_size:
+        raise InputError(f"{path} is empty; give a file with at least one frame")
+    try:
+        with closing(_connect_to_read(path)) as connection:
+            tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    except sqlite3.Error as error:
+        raise InputError(f"{path} cannot be read as an SQLite database: {error}") from error
+    if "systems" not in tables:
+        raise InputError(
+            f"{path} is an SQLite database, but not one of ASE: it has no table systems, but "
+            f"{', '.join(sorted(tables)) or 'none'}; it was not changed"
+        )
 
 
 def _open_xyz(path: Path) -> FrameFile:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from ocp_dc.errors import InputError
+from ocp_dc.statistics import LabelAccumulator
 from ocp_dc.units import ENERGY_UNITS_IN_EV, MD17_ENERGY_UNIT
 
 MAX_ATOMIC_NUMBER = 118
 SMALLEST_DISTANCE = 0.1
+# positions, forces and cells are stored, and all is computed, in float32
+LARGEST_STORED = float(np.finfo(np.float32).max)
+# farther from the origin, Angstrom, float32 keeps positions no better than to 0.001 Angstrom
+FARTHEST = 0.001 / float(np.finfo(np.float32).eps)
+# the distances of all pairs in a conformation are looked at at once
+MAX_ATOMS = 5_000
 MINIMUM_CELL_EDGE = 100.0
 IMAGE_CLEARANCE = 50.0
 BLOCK_ROWS = 1024
@@ -95,6 +103,14 @@ class Trajectory:
         raise NotImplementedError
 
 
+def require_file(path: Path) -> None:
+    """Raises InputError if there is no file, but a folder or nothing."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+
+
 def formula_of(atomic_numbers: Iterable[int]) -> str:
     """The composition in Hill order, such as C2H6O."""
     counts = Counter(chemical_symbols[number] for number in atomic_numbers)
@@ -102,7 +118,7 @@ def formula_of(atomic_numbers: Iterable[int]) -> str:
 
 
 def check_conformations(path: Path, conformations: Conformations) -> None:
-    """Refuses labels and positions that are not finite, and atoms closer than 0.1 Angstrom.
+    """Refuses labels and positions that float32 cannot hold, and atoms closer than 0.1 Angstrom.
 
     Raises:
         InputError: naming the first such conformation, counted from 0.
@@ -113,6 +129,17 @@ def check_conformations(path: Path, conformations: Conformations) -> None:
         if not finite.all():
             row = conformations.rows[finite.argmin()]
             raise InputError(f"{path}: conformation {row} has NaN or infinite {name}; remove it from the file")
+        storable = (np.abs(values) <= LARGEST_STORED).all(axis=tuple(range(1, values.ndim)))
+        if not storable.all():
+            row = conformations.rows[storable.argmin()]
+            raise InputError(
+                f"{path}: conformation {row} has {name} beyond {LARGEST_STORED:.2g}, the largest number of float32; "
+                "remove it from the file, or check its units"
+            )
+    largest = np.abs(conformations.positions).max(axis=(1, 2))
+    if (largest > FARTHEST).any():
+        offset = (largest > FARTHEST).argmax()
+        refuse_far(f"{path}: conformation {conformations.rows[offset]}", largest[offset])
     first, second = np.triu_indices(conformations.positions.shape[1], k=1)
     distances = np.linalg.norm(conformations.positions[:, first] - conformations.positions[:, second], axis=-1)
     too_close = np.argwhere(distances < SMALLEST_DISTANCE)
@@ -123,6 +150,26 @@ def check_conformations(path: Path, conformations: Conformations) -> None:
             f"{distances[offset, pair]:.3g} Angstrom apart, less than {SMALLEST_DISTANCE}; "
             "remove it from the file, or check that positions are in Angstrom"
         )
+
+
+def refuse_far(where: str, distance: float) -> NoReturn:
+    """Raises InputError: atoms are so far from the origin, in Å, that float32 does not keep them apart."""
+    raise InputError(
+        f"{where} has an atom {distance:.6g} Angstrom from the origin, where positions in float32 are "
+        f"{np.spacing(np.float32(distance)):.2g} Angstrom apart; move the atoms to the origin, or remove it"
+    )
+
+
+def require_some_forces(path: Path | str, labels: Sequence[LabelAccumulator], natoms: int) -> None:
+    """Raises InputError if all forces are exactly 0 in several conformations of several atoms: they are no labels."""
+    if natoms > 1 and sum(each.count for each in labels) > 1 and not any(each.max_abs_force for each in labels):
+        raise InputError(f"{path}: all forces are 0, so there is nothing to learn from; check that they are there")
+
+
+def check_size(path: Path, natoms: int) -> None:
+    """Raises InputError if a molecule has more atoms than can be looked at."""
+    if natoms > MAX_ATOMS:
+        raise InputError(f"{path} has {natoms:,} atoms in a conformation; molecules of up to {MAX_ATOMS:,} are taken")
 
 
 def check_atomic_numbers(path: Path, numbers: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocp_dc.errors import InputError
-from ocp_dc.terminal import table
+from ocp_dc.terminal import printable, table
 from ocp_dc.units import MD17_ENERGY_UNIT
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def print_conversion(out: Path, manifests: Mapping[str, Manifest]) -> int:
     from ocp_dc.datasets.describe import describe_manifest
 
     print_columns([describe_manifest(manifest) for manifest in manifests.values()])
-    print(f"written: {', '.join(str(out / name) for name in manifests)} (a config's dataset.<split>.src)")
+    print(f"written: {printable(', '.join(str(out / name) for name in manifests))} (a config's dataset.<split>.src)")
     return 0
 
 

@@ -15,6 +15,7 @@ from ocp_dc.datasets.manifest import MoleculeManifest, StructuresManifest, read_
 from ocp_dc.datasets.structures import ENERGY_UNIT, UNITS_FROM
 from ocp_dc.errors import InputError
 from ocp_dc.statistics import AtomAccumulator, AtomStatistics, LabelAccumulator, LabelStatistics
+from ocp_dc.terminal import printable
 from ocp_dc.units import LENGTH_UNIT
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def describe_manifest(manifest: MoleculeManifest | StructuresManifest) -> Column
 def describe_trajectory(trajectory: Trajectory) -> Column:
     """The column of a file of conformations of one molecule, all of which are read and checked."""
     labels = LabelAccumulator()
-    for block in tqdm(trajectory.blocks(), desc=trajectory.molecule, unit="block"):
+    for block in tqdm(trajectory.blocks(), desc=printable(trajectory.molecule), unit="block"):
         check_conformations(trajectory.path, block)
         labels.add(block.energies, block.forces)
     what = _describe_molecule(trajectory)
@@ -74,7 +75,7 @@ def describe_trajectory(trajectory: Trajectory) -> Column:
 def describe_frames(frames: FrameFile) -> Column:
     """The column of a file of structures, all of which are read and checked."""
     labels, atoms = LabelAccumulator(), AtomAccumulator()
-    for row in tqdm(range(frames.count), desc=frames.path.name, unit="frame"):
+    for row in tqdm(range(frames.count), desc=printable(frames.path.name), unit="frame"):
         structure = frames.structure(row, fid=row)
         labels.add(np.array([structure.energy]), structure.forces)
         atoms.add(structure.atomic_numbers, structure.fixed, structure.pbc)
@@ -153,7 +154,7 @@ def _describe_records(path: Path, energy_unit: str, units_from: str) -> Column:
     if not folder.count:
         raise InputError(f"{folder.path} holds no records; give another, or convert the data again")
     labels, atoms, with_edges = LabelAccumulator(), AtomAccumulator(), 0
-    with tqdm(total=folder.count, desc=folder.path.name, unit="record") as progress:
+    with tqdm(total=folder.count, desc=printable(folder.path.name), unit="record") as progress:
         for file in folder.files:
             with RecordFile(file) as records:
                 for row in range(len(records)):

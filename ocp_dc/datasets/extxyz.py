@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -11,7 +12,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ocp_dc.datasets.conformations import Conformations, Trajectory, check_atomic_numbers, resolve_energy_unit
+from ocp_dc.datasets.conformations import (
+    Conformations,
+    Trajectory,
+    check_atomic_numbers,
+    check_size,
+    resolve_energy_unit,
+)
 from ocp_dc.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ def open_xyz(path: Path, energy_unit: str | None) -> Trajectory:
         raise InputError(f"{path} is empty; give a file with at least one conformation")
     with path.open("rb") as stream:
         first = next(_conformations(path, stream))
+    check_size(path, len(first))
     unit, units_from = resolve_energy_unit(path, "", energy_unit)
     return _XyzTrajectory(
         path=path,
@@ -78,11 +86,21 @@ def split_frames(path: Path, stream: BinaryIO, noun: str) -> Iterator[list[bytes
         except ValueError:
             start = line.strip()[:40].decode("utf-8", "replace")
             raise InputError(f"{path}: {noun} {index} starts with {start!r}, not with its number of atoms") from None
-        lines = [line, *islice(stream, natoms + 1)] if natoms > 0 else [line]
-        if natoms < 1 or len(lines) < natoms + 2:
-            raise InputError(f"{path}: {noun} {index} is cut short or has no atoms; {natoms} were announced")
+        if natoms < 1:
+            raise InputError(f"{path}: {noun} {index} has no atoms ({natoms} are announced); remove it")
+        lines = [line, *islice(stream, min(natoms + 1, sys.maxsize))]
+        if len(lines) < natoms + 2 or _ends_within(lines[-2:]):
+            raise InputError(
+                f"{path}: {noun} {index} is cut short: {natoms:,} atoms are announced; get the file again, or remove it"
+            )
         yield lines
         index += 1
+
+
+def _ends_within(last_lines: list[bytes]) -> bool:
+    """Whether the last line is the end of a file and has fewer columns than the one before it, another atom's."""
+    before, last = last_lines
+    return not last.endswith(b"\n") and b"=" not in before and len(last.split()) < len(before.split())
 
 
 def read_frame(lines: bytes) -> Atoms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class RecordWriter:
 
     def __init__(self, file: Path) -> None:
         self.count = 0
-        self._environment = lmdb.open(str(file), map_size=MAP_SIZE, subdir=False, lock=False, sync=False)
+        self._environment = lmdb.open(os.fsencode(file), map_size=MAP_SIZE, subdir=False, lock=False, sync=False)
         self._transaction = self._environment.begin(write=True)
 
     def __enter__(self) -> RecordWriter:
@@ -69,7 +70,7 @@ class RecordFile:
         if not self.file.is_file():
             raise InputError(f"{file}: there is no such file")
         try:
-            self._environment = lmdb.open(str(file), subdir=False, readonly=True, lock=False)
+            self._environment = lmdb.open(os.fsencode(file), subdir=False, readonly=True, lock=False)
         except lmdb.Error as error:
             raise self._unreadable(error) from error
         try:

@@ -71,7 +71,9 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         fields = {"kind": self.kind, **asdict(self)}
-        (folder / MANIFEST_NAME).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # bytes of a file name that are no UTF-8 become JSON's escapes, which read_manifest() turns into them again
+        (folder / MANIFEST_NAME).write_text(text, "utf-8", errors="backslashreplace")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,21 @@ import numpy as np
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from ocp_dc.datasets.conformations import Conformations, Trajectory, check_conformations, free_cell_edge
+from ocp_dc.datasets.conformations import (
+    Conformations,
+    Trajectory,
+    check_conformations,
+    free_cell_edge,
+    require_some_forces,
+)
 from ocp_dc.datasets.graphs import set_fields
 from ocp_dc.datasets.lmdb import METADATA_NAME, RecordWriter
 from ocp_dc.datasets.manifest import MoleculeManifest, sha256_of, shared_fields
 from ocp_dc.datasets.molecule_files import open_trajectory
 from ocp_dc.datasets.splits import Split, random_split, read_split_dir
-from ocp_dc.datasets.staging import is_conversion, staged_folder
+from ocp_dc.datasets.staging import staged_folder
 from ocp_dc.statistics import LabelAccumulator
+from ocp_dc.terminal import printable
 
 LMDB_NAME = "data.lmdb"
 
@@ -44,7 +51,7 @@ def convert(
         sizes: number of conformations of each split, drawn by :func:`~ocp_dc.datasets.splits.random_split`.
         seed: of that draw.
         split_dir: read the splits from here instead, see :func:`~ocp_dc.datasets.splits.read_split_dir`.
-        overwrite: replace an earlier conversion at ``out`` once the new one is complete.
+        overwrite: replace an earlier conversion at ``out``, with nothing else in it, once the new one is complete.
         show_progress: show a progress bar.
 
     Raises:
@@ -55,7 +62,7 @@ def convert(
         split = random_split(trajectory.count, sizes or {}, seed)
     else:
         split = read_split_dir(split_dir, trajectory.count)
-    with staged_folder(out, may_replace=is_conversion if overwrite else None) as folder:
+    with staged_folder(out, overwrite, [source]) as folder:
         return _write_splits(trajectory, split, folder, show_progress)
 
 
@@ -122,7 +129,9 @@ def _write_splits(
         for name in split.indices:
             writer = MoleculeWriter(folder / name, trajectory.atomic_numbers, trajectory.molecule)
             writers[name] = stack.enter_context(writer)
-        progress = tqdm(total=trajectory.count, unit="conf", desc=trajectory.molecule, disable=not show_progress)
+        progress = tqdm(
+            total=trajectory.count, unit="conf", desc=printable(trajectory.molecule), disable=not show_progress
+        )
         stack.enter_context(progress)
         for block in trajectory.blocks():
             for name, rows in split.indices.items():
@@ -131,6 +140,7 @@ def _write_splits(
                 check_conformations(trajectory.path, chosen)
                 writers[name].add(chosen)
             progress.update(len(block))
+    require_some_forces(trajectory.path, [writer.labels for writer in writers.values()], len(trajectory.atomic_numbers))
     source = {
         "molecule": trajectory.molecule,
         "formula": trajectory.formula,

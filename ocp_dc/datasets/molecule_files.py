@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ocp_dc.datasets.conformations import Trajectory
+from ocp_dc.datasets.conformations import Trajectory, require_file
 from ocp_dc.datasets.extxyz import open_xyz
 from ocp_dc.datasets.npz import open_npz
 from ocp_dc.errors import InputError
@@ -25,8 +25,7 @@ def open_trajectory(path: str | Path, energy_unit: str | None = None) -> Traject
         InputError: the file is missing, of another kind, lacks something, or contradicts itself or ``energy_unit``.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+    require_file(path)
     if path.suffix.lower() not in _OPENERS:
         raise InputError(f"{path}: only {', '.join(_OPENERS)} files of a molecule are read; convert it to one of them")
     return _OPENERS[path.suffix.lower()](path, energy_unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import tempfile
 import zipfile
@@ -9,13 +10,20 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
-from ocp_dc.datasets.conformations import Conformations, Trajectory, check_atomic_numbers, resolve_energy_unit
+from ocp_dc.datasets.conformations import (
+    Conformations,
+    Trajectory,
+    check_atomic_numbers,
+    check_size,
+    resolve_energy_unit,
+)
 from ocp_dc.errors import InputError
 
 LAYOUTS = {
@@ -24,6 +32,10 @@ LAYOUTS = {
 }
 LABELS = ("energies", "forces", "positions")
 LENGTH_UNIT_SPELLINGS = ("ang", "angstrom", "å")
+MAX_TEXT_BYTES = 10_000
+MAX_HEADER_BYTES = 10_000
+# more than DEFLATE can make of a byte: an archive that says so lies
+LARGEST_EXPANSION = 1_040
 
 
 def open_npz(path: Path, energy_unit: str | None) -> Trajectory:
@@ -33,6 +45,7 @@ def open_npz(path: Path, energy_unit: str | None) -> Trajectory:
         layout = _layout(path, present)
         keys = LAYOUTS[layout]
         with _ArrayMember(path, archive, keys["numbers"]) as member:
+            check_size(path, math.prod(member.shape))
             numbers = check_atomic_numbers(path, member.whole())
         texts = {key: _text(path, archive, key) for key in ("name", "theory", "e_unit", "r_unit") if key in present}
         unit, units_from = resolve_energy_unit(path, texts.get("e_unit", ""), energy_unit)
@@ -71,7 +84,7 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"{path} is not an npz file, or it is damaged ({error}); give another, or get it again"
         ) from error
@@ -109,7 +122,7 @@ def _common_count(path: Path, archive: zipfile.ZipFile, keys: Mapping[str, str],
 def _text(path: Path, archive: zipfile.ZipFile, key: str) -> str:
     """A text or bytes array of one element; empty for anything else."""
     with _ArrayMember(path, archive, key) as member:
-        if member.dtype.kind not in "SU" or math.prod(member.shape) != 1:
+        if member.dtype.kind not in "SU" or math.prod(member.shape) != 1 or member.dtype.itemsize > MAX_TEXT_BYTES:
             return ""
         value = member.whole().item()
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
@@ -121,18 +134,31 @@ def read_array_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype
     return readers[npy.read_magic(stream)](stream)
 
 
+def _require_announced(path: Path, archive: zipfile.ZipFile, key: str, size: int) -> None:
+    """Before anything is made of the size that an array announces: the archive has as many bytes, and can have them."""
+    member = archive.getinfo(f"{key}.npy")
+    if member.file_size != size:
+        raise InputError(f"{path}: {key} announces {size:,} bytes and has {member.file_size:,}; get the file again")
+    if member.compress_size > path.stat().st_size or size > LARGEST_EXPANSION * (member.compress_size + 1):
+        raise InputError(f"{path}: {key} announces {size:,} bytes, which the file is too small for; get it again")
+
+
 class _ArrayMember:
     """One array of an npz file, read from its compressed stream; pickled objects are never loaded."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, key: str) -> None:
         self._key = key
-        self._stream: BinaryIO = archive.open(f"{key}.npy")
+        with archive.open(f"{key}.npy") as stream:
+            start = BytesIO(stream.read(MAX_HEADER_BYTES))
         try:
-            self.shape, self._by_columns, self.dtype = read_array_header(self._stream)
-        except (ValueError, KeyError) as error:
+            self.shape, self._by_columns, self.dtype = read_array_header(start)
+        except Exception as error:  # what is no header raises anything
             raise InputError(f"{path}: {key} is not a numpy array ({error}); make the file again") from error
         if self.dtype.hasobject:
             raise InputError(f"{path}: {key} holds pickled objects, which are never loaded; store numbers or text")
+        _require_announced(path, archive, key, start.tell() + math.prod(self.shape) * self.dtype.itemsize)
+        self._stream: BinaryIO = archive.open(f"{key}.npy")
+        self._stream.read(start.tell())
 
     def __enter__(self) -> _ArrayMember:
         return self

@@ -11,12 +11,15 @@ from ocp_dc.datasets.conversion_settings import (
     SPLITS_OF_SUBSET,
     check_settings,
 )
-from ocp_dc.datasets.manifest import StructuresManifest
+from ocp_dc.datasets.manifest import StructuresManifest, read_manifest
 from ocp_dc.datasets.shard_jobs import ShardJob, resumable_shards
 from ocp_dc.datasets.shard_tree import ShardFolder
 from ocp_dc.datasets.shard_writing import write_manifest
 from ocp_dc.datasets.splits import Split, random_split, read_index_files
+from ocp_dc.datasets.staging import output_folder
+from ocp_dc.datasets.structures import ENERGY_UNIT, UNITS_FROM
 from ocp_dc.errors import InputError
+from ocp_dc.units import LENGTH_UNIT
 
 TRAIN_FOLDER = "train"
 TREE_LAYOUT = "fairchem's LMDBs"
@@ -38,9 +41,10 @@ def draw_subset(
 ) -> dict[str, StructuresManifest]:
     """Draws ``out/train`` from ``source/train`` and ``out/val`` from ``source/<val_split>``, uniformly at random.
 
-    The source is OC22's S2EF-total, or any folders of LMDBs in fairchem's format with total energies in eV: records of
-    old and new PyG, with ``y`` or ``energy`` and ``force`` or ``forces``; those without ``pbc`` are periodic in all
-    directions, as for fairchem. Positions, ``sid`` and ``fid`` stay theirs; their edges are dropped.
+    The source is OC22's S2EF-total, or any folders of LMDBs in fairchem's format with total energies, in eV or in what
+    their manifests say: records of old and new PyG, with ``y`` or ``energy`` and ``force`` or ``forces``; those without
+    ``pbc`` are periodic in all directions, as for fairchem. Positions, labels and their units, ``sid`` and ``fid`` stay
+    theirs; their edges are dropped.
 
     Records keep the source's order, its shards sorted by name. What has been written when the process ends, however it
     does, is in ``.<name of out>.partial`` beside ``out``; the same call then goes on there, and ends with the same
@@ -58,6 +62,7 @@ def draw_subset(
         InputError: anything is wrong with the source, the numbers or the place to write to. Finished shards are kept.
     """
     edges = check_settings(cutoff, max_neighbors, shard_size)
+    out = output_folder(out, [source])
     if jobs < 1:
         raise InputError(f"--jobs {jobs}: at least one process is needed")
     if val_split == TRAIN_FOLDER:
@@ -68,6 +73,7 @@ def draw_subset(
         raise InputError(f"a subset has train and val only, not {', '.join(names)}")
     folder_of = {"train": TRAIN_FOLDER, "val": val_split}
     folders = {name: ShardFolder.open(Path(source) / folder_of[name]) for name in names}
+    units = _common_units(folders)
     split = _draw(folders, sizes, seed, split_dir)
 
     jobs_of_split = {name: ShardJob(folders[name], rows, edges, shard_size) for name, rows in split.indices.items()}
@@ -84,8 +90,24 @@ def draw_subset(
                 "source_layout": TREE_LAYOUT,
                 "source_count": folders[name].count,
             }
-            manifests[name] = write_manifest(folder / name, shards, split, edges, source_fields)
+            manifests[name] = write_manifest(folder / name, shards, split, edges, source_fields, units)
     return manifests
+
+
+def _common_units(folders: Mapping[str, ShardFolder]) -> tuple[str, str]:
+    """The energy unit of all folders, and where it is from."""
+    manifests = {folder.path: read_manifest(folder.path) for folder in folders.values()}
+    for path, manifest in manifests.items():
+        if manifest and manifest.length_unit != LENGTH_UNIT:
+            raise InputError(f"{path} has lengths in {manifest.length_unit}; convert the data to {LENGTH_UNIT} first")
+    units = {
+        path: (manifest.energy_unit, manifest.units_from) if manifest else (ENERGY_UNIT, UNITS_FROM)
+        for path, manifest in manifests.items()
+    }
+    if len({unit for unit, _ in units.values()}) > 1:
+        listed = ", ".join(f"{path} in {unit}" for path, (unit, _) in units.items())
+        raise InputError(f"the energies are in different units: {listed}; convert one of the two again")
+    return next(iter(units.values()))
 
 
 def _draw(

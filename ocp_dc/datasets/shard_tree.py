@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from ocp_dc.datasets.lmdb import METADATA_NAME, RecordFile
 from ocp_dc.datasets.npz import read_array_header
-from ocp_dc.datasets.structures import Structure, check_structure, completed_cell
+from ocp_dc.datasets.structures import Structure, check_stored_positions, check_structure, completed_cell
 from ocp_dc.errors import InputError
 
 
@@ -130,6 +130,8 @@ def structure_of(file: Path, row: int, graph: Data) -> Structure:
     energy, forces = labels_of(where, graph)
     positions, pbc = np.asarray(graph.pos), pbc_of(graph)
     numbers = np.asarray(graph.atomic_numbers).astype(np.int64)
+    if not numbers.size or positions.shape != (numbers.size, 3):
+        raise InputError(f"{where} has {numbers.size} atomic numbers and positions of shape {positions.shape}")
     none = np.zeros(len(numbers), np.int32)
     structure = Structure(
         atomic_numbers=numbers,
@@ -144,6 +146,7 @@ def structure_of(file: Path, row: int, graph: Data) -> Structure:
         fid=int(_plain(graph.get("fid", row))),
     )
     check_structure(where, structure)
+    check_stored_positions(where, structure.positions)
     return structure
 
 

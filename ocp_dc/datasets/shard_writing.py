@@ -143,9 +143,19 @@ def write_metadata(folder: Path, shards: Sequence[ShardContents]) -> None:
 
 
 def write_manifest(
-    folder: Path, shards: Sequence[ShardContents], split: Split, edges: EdgeSettings | None, source: dict
+    folder: Path,
+    shards: Sequence[ShardContents],
+    split: Split,
+    edges: EdgeSettings | None,
+    source: dict,
+    units: tuple[str, str] = (ENERGY_UNIT, UNITS_FROM),
 ) -> StructuresManifest:
-    """Writes ``manifest.json`` to the folder of a split; ``source`` are its fields about the source."""
+    """Writes ``manifest.json`` to the folder of a split.
+
+    Args:
+        source: its fields about the source.
+        units: of the energies, and where that is from.
+    """
     labels, atoms = LabelAccumulator(), AtomAccumulator()
     for shard in shards:
         labels.merge(shard.labels)
@@ -157,7 +167,7 @@ def write_manifest(
         shards=len(shards),
         atoms=atoms.statistics(),
         edges=edges,
-        **shared_fields(split, ENERGY_UNIT, UNITS_FROM),
+        **shared_fields(split, *units),
         **source,
     )
     manifest.write(folder)

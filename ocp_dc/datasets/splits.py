@@ -179,9 +179,9 @@ def _read_indices(file: Path) -> np.ndarray:
             with file.open("rb") as stream:
                 values = _IntegerListUnpickler(stream).load()
         elif file.suffix == ".json":
-            values = json.loads(file.read_text())
+            values = json.loads(file.read_text("utf-8"))
         else:
-            values = [int(word) for word in file.read_text().split()]
+            values = [int(word) for word in file.read_text("utf-8").split()]
     except InputError:
         raise
     except Exception as error:  # unpickling damaged bytes may raise anything

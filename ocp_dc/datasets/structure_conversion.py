@@ -12,12 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ocp_dc.datasets.ase_files import FrameFile, open_frames
+from ocp_dc.datasets.conformations import require_some_forces
 from ocp_dc.datasets.conversion_settings import DEFAULT_MAX_NEIGHBORS, DEFAULT_SHARD_SIZE, EdgeSettings, check_settings
 from ocp_dc.datasets.manifest import StructuresManifest, sha256_of
 from ocp_dc.datasets.shard_writing import ShardContents, ShardWriter, shard_name, write_manifest, write_metadata
 from ocp_dc.datasets.splits import grouped_split, random_split, read_split_dir
-from ocp_dc.datasets.staging import is_conversion, staged_folder
+from ocp_dc.datasets.staging import staged_folder
 from ocp_dc.errors import InputError
+from ocp_dc.terminal import printable
 
 BY_FILE = "file"
 
@@ -68,13 +70,17 @@ def convert_structures(
     else:
         split = random_split(count, sizes or {}, seed)
 
-    with staged_folder(out, may_replace=is_conversion if overwrite else None) as folder:
+    with staged_folder(out, overwrite, files) as folder:
         total = sum(map(len, split.indices.values()))
         with tqdm(total=total, unit="frame", disable=not show_progress) as progress:
             shards = {
                 name: _write_shards(sources, rows, folder / name, edges, shard_size, progress)
                 for name, rows in split.indices.items()
             }
+        contents = [shard for of_split in shards.values() for shard in of_split]
+        require_some_forces(
+            ", ".join(map(str, files)), [each.labels for each in contents], max(max(each.natoms) for each in contents)
+        )
         source_fields = {
             "theory": ", ".join(dict.fromkeys(source.theory for source in sources)),
             "collection": _name_of_several([source.path.stem for source in sources]),
@@ -91,8 +97,8 @@ def _groups(sources: Sequence[FrameFile], split_by: str, show_progress: bool) ->
     frames = [(source, row) for source in sources for row in range(source.count)]
     if split_by == BY_FILE:
         return [str(source.path) for source, _ in frames]
-    frames = tqdm(frames, desc=split_by, unit="frame", disable=not show_progress)
-    return [source.value(row, split_by) for source, row in frames]
+    with tqdm(frames, desc=printable(split_by), unit="frame", disable=not show_progress) as progress:
+        return [source.value(row, split_by) for source, row in progress]
 
 
 def _write_shards(

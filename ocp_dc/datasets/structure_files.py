@@ -21,7 +21,7 @@ from ocp_dc.datasets.lmdb import RecordFile
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.datasets.molecule_files import open_trajectory
 from ocp_dc.datasets.samples import path_or_sample, sample_path
-from ocp_dc.datasets.structures import ENERGY_UNIT, Structure, check_structure, completed_cell
+from ocp_dc.datasets.structures import ENERGY_UNIT, Structure, check_stored_positions, check_structure, completed_cell
 from ocp_dc.errors import InputError
 from ocp_dc.units import LENGTH_UNIT, energy_factor
 
@@ -213,6 +213,8 @@ def _labelled(atoms: Atoms, labels: dict[str, float | np.ndarray]) -> Atoms:
 
 
 def _check(where: str, atoms: Atoms, labels: dict[str, np.ndarray]) -> None:
+    if not len(atoms):
+        raise InputError(f"{where} has no atoms; remove it")
     check_structure(
         where,
         Structure(
@@ -227,3 +229,4 @@ def _check(where: str, atoms: Atoms, labels: dict[str, np.ndarray]) -> None:
             **{"energy": np.zeros(()), "forces": np.zeros((len(atoms), 3)), **labels},
         ),
     )
+    check_stored_positions(where, atoms.positions)

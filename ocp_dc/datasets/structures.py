@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from ase.geometry import complete_cell
 
-from ocp_dc.datasets.conformations import SMALLEST_DISTANCE, check_atomic_numbers, free_cell_edge
+from ocp_dc.datasets.conformations import (
+    FARTHEST,
+    LARGEST_STORED,
+    SMALLEST_DISTANCE,
+    check_atomic_numbers,
+    free_cell_edge,
+    refuse_far,
+)
 from ocp_dc.errors import InputError
 from ocp_dc.statistics import LATTICE_VECTORS
 
@@ -69,10 +76,29 @@ def check_structure(where: str, structure: Structure) -> None:
         values = np.asarray(getattr(structure, name))
         if values.shape != shape:
             raise InputError(f"{where}: {name} of shape {values.shape}, where {shape} is needed; correct or remove it")
-        if not np.isfinite(values).all():
-            raise InputError(f"{where}: NaN or infinite {name}; remove it")
+        require_finite(where, name, values)
+        if (np.abs(values) > LARGEST_STORED).any():
+            raise InputError(
+                f"{where}: {name} beyond {LARGEST_STORED:.2g}, the largest number of float32; remove it, or check units"
+            )
     _check_cell(where, structure)
     _check_distances(where, structure)
+
+
+def require_finite(where: str, name: str, values: np.ndarray) -> None:
+    """Raises InputError if a number is NaN or infinite."""
+    if not np.isfinite(values).all():
+        raise InputError(f"{where}: NaN or infinite {name}; remove it")
+
+
+def check_stored_positions(where: str, positions: np.ndarray) -> None:
+    """Refuses positions (A, 3), Å, as they will be stored, so far from the origin that float32 rounds them away.
+
+    Raises:
+        InputError: naming ``where``.
+    """
+    if (largest := np.abs(positions).max()) > FARTHEST:
+        refuse_far(where, largest)
 
 
 def _check_cell(where: str, structure: Structure) -> None:

@@ -20,7 +20,7 @@ from ocp_dc.datasets.oc22_subset import draw_subset
 from ocp_dc.datasets.splits import Split, read_index_files
 from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.errors import InputError
-from ocp_dc.locks import file_lock, is_locked
+from ocp_dc.locks import file_lock, is_locked, passing_lock
 
 MOLECULE_OF_FORMULA = {
     "C9H8O4": "aspirin",
@@ -118,6 +118,7 @@ class MoleculeSource(Source):
     """
 
     def only_molecule(self) -> str | None:
+        _refuse_conversion(self.path)
         if self.path.is_dir():
             return None
         _require_existing(self.path, "a folder (make it first) to which the published files are downloaded")
@@ -148,7 +149,7 @@ class MoleculeSource(Source):
     def _file(self, molecule: str) -> Path:
         if self.path.is_file():
             return self.path
-        with file_lock(self.path / f".{FILE_OF_MOLECULE[molecule]}.lock"):
+        with passing_lock(self.path / f".{FILE_OF_MOLECULE[molecule]}.lock"):
             return download(molecule, self.path, show_progress=True)
 
     def _source_file(self, molecule: str) -> Path:
@@ -187,6 +188,16 @@ class OC22Source(Source):
             split_dir=self.split_dir,
             jobs=len(os.sched_getaffinity(0)),
             show_progress=True,
+        )
+
+
+def _refuse_conversion(path: Path) -> None:
+    """What `ocp-dc md17 convert` has made is split already, and has no files to convert in it."""
+    folders = (path, *(path / name for name in SPLIT_NAMES)) if path.is_dir() else ()
+    if manifest := next(filter(None, map(read_manifest, folders)), None):
+        raise InputError(
+            f"--data {path} is a conversion of {manifest.source_file}: name the file that it was converted from, the "
+            "word sample, or a folder of the published files"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
 import shutil
@@ -11,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ocp_dc.errors import DivergedError
+from ocp_dc.errors import DivergedError, InputError
 from ocp_dc.evaluation import TestErrors, concatenate, conformation_errors, predict, read_labelled, summarize
 from ocp_dc.experiments.plan import CHECKPOINT, LOG, PREDICTIONS_NAME
 from ocp_dc.files import replacing
 from ocp_dc.launch import run_fairchem
 from ocp_dc.runs.worker import Quantity, Work
-from ocp_dc.trainers.checkpoints import read_checkpoint
+from ocp_dc.trainers.checkpoints import previous_checkpoint, read_checkpoint
 
 # of all test forces, those kept for parity plots
 MAX_FORCE_COMPONENTS = 20_000
@@ -59,7 +60,8 @@ def evaluate_predictions(checkpoint: Path, data: Path, batch_size: int) -> tuple
     """
     data = read_labelled(data)
     errors, labels = [], []
-    for batch in predict(checkpoint, data, batch_size):
+    # val_ood has elements that a subset of the training set may lack
+    for batch in predict(checkpoint, data, batch_size, any_element=True):
         errors.append(conformation_errors(batch))
         arrays = (batch.energy, batch.true_energy, batch.forces, batch.true_forces)
         labels.append([tensor.numpy().ravel() for tensor in arrays])
@@ -90,7 +92,18 @@ def _train(folder: Path, command: list[str], steps: int) -> float | None:
 
 
 def _checkpoint_step(path: Path) -> int:
-    return read_checkpoint(path, torch.device("cpu"))["step"] if path.exists() else 0
+    """The step to go on from; a damaged checkpoint is put aside, and the one before it, or none, takes its place."""
+    if not path.exists():
+        return 0
+    try:
+        return read_checkpoint(path, torch.device("cpu"))["step"]
+    except InputError as error:
+        path.replace(path.with_name(f"damaged_{path.name}"))
+        previous = previous_checkpoint(path)
+        logging.warning(f"{error}; going on from {previous if previous.exists() else 'the start'}")
+        if previous.exists():
+            previous.replace(path)
+        return _checkpoint_step(path)
 
 
 def _sample(count: int) -> np.ndarray:

@@ -19,6 +19,8 @@ from ocp_dc.runs.running import PATIENCE, Outcome, default_jobs, format_outcome,
 from ocp_dc.runs.slurm import FLAGS, SlurmSettings, read_slurm_settings, submit
 from ocp_dc.runs.study import Study, studies, study_of
 
+MAX_SEEDS = 1_000
+
 
 def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
     """Adds ``reproduce`` and ``report``."""
@@ -64,6 +66,7 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
         type=Path,
         help="file to write (default OUT/report.FORMAT), with a folder figures beside it for md; a folder for png",
     )
+    report.add_argument("--overwrite", action="store_true", help="replace existing files at --to")
     report.set_defaults(func=run_report, known_targets=targets)
 
 
@@ -96,6 +99,8 @@ def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
         raise InputError(f"--jobs {args.jobs}: at least one job is needed")
     if args.seeds < 1:
         raise InputError(f"--seeds {args.seeds}: at least one seed is needed")
+    if args.seeds > MAX_SEEDS:
+        raise InputError(f"--seeds {args.seeds}: at most {MAX_SEEDS:,} seeds are planned at once")
     if args.scale not in study.scales:
         raise InputError(f"--scale {args.scale}: {args.target} has {', '.join(study.scales)}")
     for other, actions in args.own_options.items():

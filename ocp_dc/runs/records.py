@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
@@ -24,17 +25,21 @@ def read_record(path: Path) -> dict | None:
         InputError: it is damaged.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and start again") from error
 
 
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"it has {word}, which is no number")
+
+
 def write_record(path: Path, record: dict) -> None:
     """Writes a JSON file that is there completely or not at all, even if several processes write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    replace_text(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def is_done(result: dict | None) -> bool:

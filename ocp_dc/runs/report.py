@@ -11,20 +11,23 @@ from itertools import chain, product
 from pathlib import Path
 
 from ocp_dc import __version__
+from ocp_dc.errors import InputError
+from ocp_dc.files import replace_text, require_writable
 from ocp_dc.runs.rendering import Section, to_html, to_markdown, to_text
 from ocp_dc.runs.results import Results, RunResult, read_results
 from ocp_dc.runs.study import Study, study_of
 from ocp_dc.runs.tables import runs_section, table_section
+from ocp_dc.terminal import printable
 
 FORMATS = ("md", "csv", "html", "png")
 TITLE = "Our runs beside the paper's"
 
 
 def run_report(args: argparse.Namespace) -> int:
-    """Writes the report, over an earlier one, and says where.
+    """Writes the report, over an earlier one in ``args.out``, and says where.
 
     Raises:
-        InputError: ``args.out`` is no folder, or a run in it is damaged.
+        InputError: ``args.out`` is no folder, or a run in it is damaged; what is at ``args.to`` may not be replaced.
     """
     results = read_results(args.out)
     targets = args.known_targets if args.target == "all" else [args.target]
@@ -32,11 +35,16 @@ def run_report(args: argparse.Namespace) -> int:
     print("\n".join(introduction))
     to = args.to or args.out / ("figures" if args.format == "png" else f"report.{args.format}")
     to.parent.mkdir(parents=True, exist_ok=True)
+    overwrite = args.overwrite or args.to is None
+    if args.format != "png":
+        require_writable(to, "--to", overwrite)
+    elif to.exists() and not to.is_dir():
+        raise InputError(f"--to {to} is a file; figures are written to a folder")
     if args.format == "csv":
-        to.write_text(_csv(targets, results), "utf-8")
+        replace_text(to, _csv(targets, results))
     else:
-        _write_sections(args.format, to, introduction, _sections(targets, results))
-    print(f"written to {to}")
+        _write_sections(args.format, to, introduction, _sections(targets, results), overwrite)
+    print(f"written to {printable(str(to))}")
     return 0
 
 
@@ -92,16 +100,21 @@ def _no_runs(targets: Sequence[str]) -> str:
     return f"There are no runs yet for {', '.join(targets)}."
 
 
-def _write_sections(form: str, to: Path, introduction: Sequence[str], sections: Sequence[Section]) -> None:
+def _write_sections(
+    form: str, to: Path, introduction: Sequence[str], sections: Sequence[Section], overwrite: bool
+) -> None:
     if form == "html":
-        to.write_text(to_html(TITLE, introduction, sections), "utf-8")
+        replace_text(to, to_html(TITLE, introduction, sections))
         return
     folder = to if form == "png" else to.parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    for picture in (picture for section in sections for picture in section.pictures):
-        (folder / f"{picture.name}.png").write_bytes(picture.png)
+    files = {folder / f"{picture.name}.png": picture.png for section in sections for picture in section.pictures}
+    for file in files:
+        require_writable(file, "--to", overwrite)
+    for file, png in files.items():
+        file.write_bytes(png)
     if form == "md":
-        to.write_text(to_markdown(TITLE, introduction, sections, folder.name), "utf-8")
+        replace_text(to, to_markdown(TITLE, introduction, sections, folder.name))
 
 
 def _csv(targets: Sequence[str], results: Results) -> str:

@@ -45,7 +45,7 @@ class RunResult:
         """Steps and values of a key in the run's log, from the lines that have ``match`` in them."""
         path = self.folder / self.description["log"]
         # the last piece is empty, or a line that is being written
-        lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+        lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
         records = [record for record in map(json.loads, lines) if match.items() <= record.items()]
         found = [record for record in records if record.get(key) is not None]
         return [record["step"] for record in found], [record[key] for record in found]

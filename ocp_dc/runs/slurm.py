@@ -57,7 +57,7 @@ def _read_section(file: Path) -> dict:
     import yaml
 
     try:
-        section = (yaml.safe_load(file.read_text()) or {}).get("slurm")
+        section = (yaml.safe_load(file.read_text("utf-8")) or {}).get("slurm")
     except (OSError, UnicodeDecodeError, AttributeError, yaml.YAMLError) as error:
         raise InputError(f"--slurm-config {file} cannot be read ({error}); give a YAML file") from error
     if not isinstance(section, dict):

@@ -98,11 +98,11 @@ def test_overwrite_does_not_remove_what_it_did_not_write(write_npz, tmp_path):
     source, out = write_npz(), tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="not something ocp-dc has written"):
+    with pytest.raises(InputError, match="is not something ocp-dc has written"):
         convert(source, out, sizes=SIZES, overwrite=True)
     assert (out / "thesis.tex").read_text() == "years of work"
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="not something ocp-dc has written"):
+    with pytest.raises(InputError, match="is not something ocp-dc has written"):
         convert(source, tmp_path / "file", sizes=SIZES, overwrite=True)
 
 

@@ -13,6 +13,7 @@ from ocp_dc.evaluation import TestErrors
 from ocp_dc.experiments import training
 from ocp_dc.experiments.plan import CHECKPOINT, LOG
 from ocp_dc.runs.worker import Quantity
+from ocp_dc.trainers.checkpoints import previous_checkpoint
 
 DESCRIPTION = {
     "steps": 100,
@@ -75,3 +76,18 @@ def test_seconds_are_those_of_all_steps(tmp_path, trained, monkeypatch):
     monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
     assert training.train_and_test(tmp_path, DESCRIPTION).seconds == pytest.approx(20 * 100 / 40)
     assert (tmp_path / LOG).exists()
+
+
+@pytest.mark.parametrize("with_previous", [True, False])
+def test_a_damaged_checkpoint_is_put_aside(tmp_path, trained, with_previous, caplog):
+    path = tmp_path / CHECKPOINT
+    path.parent.mkdir(parents=True)
+    torch.save({"step": 60, "state_dict": {}, "config": {}, "normalizers": {}}, path)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:500])
+    if with_previous:
+        previous_checkpoint(path).write_bytes(sound)
+    training.train_and_test(tmp_path, DESCRIPTION)
+    assert f"going on from {previous_checkpoint(path) if with_previous else 'the start'}" in caplog.text
+    assert path.with_name("damaged_checkpoint.pt").read_bytes() == sound[:500]
+    assert (path.read_bytes() == sound) if with_previous else not path.exists()

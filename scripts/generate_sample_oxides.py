@@ -36,7 +36,7 @@ from ase.spacegroup import crystal
 from tqdm import tqdm
 
 from ocp_dc.datasets.generation.dynamics import draw_momenta, langevin_dynamics
-from ocp_dc.datasets.generation.install import INSTALL
+from ocp_dc.datasets.generation.install import tblite_remedy
 from ocp_dc.datasets.generation.partial_results import (
     check_absent,
     check_positive,
@@ -144,7 +144,7 @@ def xtb_calculator() -> Calculator:
     try:
         from tblite.ase import TBLite
     except ImportError as error:
-        raise InputError(f"GFN1-xTB needs tblite ({error}); {INSTALL}") from error
+        raise InputError(f"GFN1-xTB needs tblite ({error}); {tblite_remedy()}") from error
     return TBLite(method="GFN1-xTB", accuracy=ACCURACY, max_iterations=SCF_CYCLES, verbosity=0)
 
 

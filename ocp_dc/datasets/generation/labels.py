@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from ase.calculators.calculator import Calculator
 
-from ocp_dc.datasets.generation.install import INSTALL
+from ocp_dc.datasets.generation.install import INSTALL, tblite_remedy
 from ocp_dc.errors import InputError
 
 HARTREE = 627.5094740631  # kcal/mol, CODATA 2018
@@ -62,7 +62,7 @@ class Gfn2Labels:
             from tblite.exceptions import TBLiteRuntimeError
             from tblite.interface import Calculator as Gfn2
         except ImportError as error:
-            raise InputError(f"GFN2-xTB labels need tblite ({error}); {INSTALL}") from error
+            raise InputError(f"GFN2-xTB labels need tblite ({error}); {tblite_remedy()}") from error
         try:
             calculator = Gfn2("GFN2-xTB", numbers, positions / BOHR, charge=charge, uhf=spin)
             calculator.set("verbosity", 0)
@@ -139,7 +139,7 @@ def gfn2_calculator(charge: int, spin: int) -> Calculator:
     try:
         from tblite.ase import TBLite
     except ImportError as error:
-        raise InputError(f"GFN2-xTB dynamics need tblite ({error}); {INSTALL}") from error
+        raise InputError(f"GFN2-xTB dynamics need tblite ({error}); {tblite_remedy()}") from error
     return TBLite(method="GFN2-xTB", charge=charge, multiplicity=spin + 1, verbosity=0)
 
 

@@ -43,7 +43,7 @@ from ocp_dc.datasets.generation.partial_results import (
     open_partial_folder,
     partial_folder,
 )
-from ocp_dc.datasets.generation.processes import cores, limit_threads, run_chains
+from ocp_dc.datasets.generation.processes import Workers, cores, limit_threads
 from ocp_dc.errors import InputError
 
 METHOD = "GFN1-xTB at the Γ point (tblite), electronic temperature 300 K"
@@ -211,16 +211,18 @@ def generate_system(
     write_frames(path, frames, {})
 
 
-def generate_systems(folder: Path, make_calculator: Callable[[], Calculator], options: argparse.Namespace) -> None:
+def generate_systems(
+    folder: Path, make_calculator: Callable[[], Calculator], workers: Workers, options: argparse.Namespace
+) -> None:
     """Generate the systems that ``folder`` lacks."""
     paths = {name: folder / f"{name}.traj" for name in options.systems}
     missing = [[(name, path, make_calculator, options)] for name, path in paths.items() if not path.exists()]
     with tqdm(total=len(paths), initial=len(paths) - len(missing), desc="systems", unit="system") as bar:
-        run_chains(generate_system, missing, options.jobs, lambda *_: bar.update())
+        workers.run_chains(generate_system, missing, lambda *_: bar.update())
 
 
 def check_options(options: argparse.Namespace) -> None:
-    check_positive(options, "frames_per_system", "timestep", "steps", "friction", "jobs")
+    check_positive(options, "frames_per_system", "timestep", "steps", "friction")
     if min(options.temperature) <= 0:
         raise InputError(f"--temperature {' '.join(f'{kelvin:g}' for kelvin in options.temperature)} is not positive")
     if len(set(options.systems)) < len(options.systems):
@@ -238,12 +240,13 @@ def generate(options: argparse.Namespace, make_calculator: Callable[[], Calculat
     out = Path(options.out)
     check_absent(out, options.overwrite)
     check_options(options)
-    make_calculator()  # a missing package fails here, before anything is written
     kept_apart = ("out", "systems", "jobs", "overwrite")
     settings = {key: value for key, value in vars(options).items() if key not in kept_apart}
     folder = partial_folder(out)
-    open_partial_folder(folder, settings)
-    generate_systems(folder, make_calculator, options)
+    with Workers(options.jobs) as workers:
+        workers.call(make_calculator)  # a missing package fails here, before anything is written
+        open_partial_folder(folder, settings)
+        generate_systems(folder, make_calculator, workers, options)
     frames = [frame for name in options.systems for frame in ase.io.read(folder / f"{name}.traj", ":")]
     write_frames(out, frames, {"method": METHOD, **settings})
     shutil.rmtree(folder)
@@ -262,14 +265,14 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, default=8, help="time steps from one frame to the next")
     add("--friction", type=float, default=0.01, help="Langevin friction, 1/fs")
     add("--seed", type=int, default=0, help="of the dynamics")
-    add("--jobs", type=int, default=1, help="processes; their threads share the cores")
+    add("--jobs", type=int, default=0, help="processes, whose threads share the cores; 0: this one")
     add("--overwrite", action="store_true", help="replace an existing output")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     options = parse_options()
-    if options.jobs > 1:
+    if options.jobs:
         limit_threads(cores() // options.jobs)
     try:
         generate(options)

@@ -74,7 +74,7 @@ def _add_generator(commands: argparse._SubParsersAction) -> None:
     add("--xc", default="PBE", help="functional of --labels dft, as PySCF names it")
     add("--basis", default="def2-SVP", help="basis set of --labels dft, as PySCF names it")
     add("--grid-level", metavar="N", type=int, default=2, help="PySCF's integration grid, 0 (coarse) to 9")
-    add("--jobs", metavar="N", type=int, help="processes; results do not depend on it (default: one a core)")
+    add("--jobs", metavar="N", type=int, help="processes; results do not depend on it (default: a core each)")
     add("--overwrite", action="store_true", help="replace an existing OUT.npz")
     add(
         "--all-electron-shift",

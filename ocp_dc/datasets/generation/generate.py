@@ -19,7 +19,7 @@ from ocp_dc.datasets.generation.autocorrelation import autocorrelation_time
 from ocp_dc.datasets.generation.labels import DftLabels, Labels, gfn2_calculator
 from ocp_dc.datasets.generation.molecules import check_electrons
 from ocp_dc.datasets.generation.partial_results import check_absent, open_partial_folder, partial_folder
-from ocp_dc.datasets.generation.processes import run_chains
+from ocp_dc.datasets.generation.processes import Workers
 from ocp_dc.datasets.generation.trajectories import Sampling, TrajectoryWriter, save_npz
 from ocp_dc.errors import InputError
 
@@ -81,7 +81,7 @@ def generate(
         sampling: which conformations.
         labels: their energies and forces.
         shift_energies: by :func:`~ocp_dc.datasets.generation.all_electron.all_electron_shift`; GFN2-xTB only.
-        jobs: processes.
+        jobs: processes; 0: this one, see :class:`~ocp_dc.datasets.generation.processes.Workers`.
         overwrite: replace an earlier file.
         show_progress: show a progress bar.
         make_calculator: of the dynamics, picklable; GFN2-xTB if None.
@@ -94,22 +94,27 @@ def generate(
     check_absent(out, overwrite)
     sampling.check()
     check_electrons(atoms, labels.charge, labels.spin)
-    if jobs < 1:
-        raise InputError(f"--jobs {jobs} is not positive")
+    if jobs < 0:
+        raise InputError(f"--jobs {jobs} is negative")
     if shift_energies and isinstance(labels, DftLabels):
         raise InputError("--all-electron-shift: DFT energies are of all electrons already; leave it out")
     make_calculator = make_calculator or partial(gfn2_calculator, labels.charge, labels.spin)
-    # what is missing or misspelt fails here, before anything is written
-    make_calculator()
-    labels(atoms.numbers, atoms.positions)
-    shift = all_electron_shift(atoms.numbers, labels.atom_energy) if shift_energies else 0.0
     folder = partial_folder(out)
-    open_partial_folder(folder, _settings(atoms, sampling, labels))
-    writer = TrajectoryWriter(atoms, sampling, labels, make_calculator, folder)
-    _write_blocks(writer, jobs, show_progress)
+    with Workers(jobs) as workers:
+        shift = workers.call(_try_out, atoms, labels, make_calculator, shift_energies)
+        open_partial_folder(folder, _settings(atoms, sampling, labels))
+        writer = TrajectoryWriter(atoms, sampling, labels, make_calculator, folder)
+        _write_blocks(writer, workers, show_progress)
     generated = _assemble(writer, name, out, shift)
     shutil.rmtree(folder)
     return generated
+
+
+def _try_out(atoms: Atoms, labels: Labels, make_calculator: Callable[[], Calculator], shift_energies: bool) -> float:
+    """The energies' shift; what is missing or misspelt fails here, before anything is written."""
+    make_calculator()
+    labels(atoms.numbers, atoms.positions)
+    return all_electron_shift(atoms.numbers, labels.atom_energy) if shift_energies else 0.0
 
 
 def _settings(atoms: Atoms, sampling: Sampling, labels: Labels) -> dict:
@@ -117,13 +122,13 @@ def _settings(atoms: Atoms, sampling: Sampling, labels: Labels) -> dict:
     return {"structure": structure, "labels": labels.kind, **asdict(sampling), **asdict(labels)}
 
 
-def _write_blocks(writer: TrajectoryWriter, jobs: int, show_progress: bool) -> None:
+def _write_blocks(writer: TrajectoryWriter, workers: Workers, show_progress: bool) -> None:
     trajectories = range(len(writer.sampling.frames_of_trajectories()))
     missing = [list(writer.missing(trajectory)) for trajectory in trajectories]
     total = writer.sampling.frames
     there = total - sum(frames for chain in missing for _, _, frames in chain)
     with tqdm(total=total, initial=there, desc="conformations", unit="", disable=not show_progress) as bar:
-        run_chains(writer.write, missing, jobs, lambda trajectory, block, frames: bar.update(frames))
+        workers.run_chains(writer.write, missing, lambda trajectory, block, frames: bar.update(frames))
 
 
 def _assemble(writer: TrajectoryWriter, name: str, out: Path, shift: float) -> Generated:

@@ -1,4 +1,4 @@
-"""Work in several processes, in chains of which each task needs the one before it."""
+"""Work in other processes, in chains of which each task needs the one before it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
+from types import TracebackType
+from typing import TypeVar
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
+
+T = TypeVar("T")
 
 
 def cores() -> int:
@@ -20,34 +24,59 @@ def limit_threads(threads: int) -> None:
     os.environ.setdefault(THREADS_VARIABLE, str(max(1, threads)))
 
 
-def run_chains(
-    function: Callable[..., object], chains: Iterable[Iterable[tuple]], jobs: int, after_each: Callable[..., object]
-) -> None:
-    """Calls ``function(*task)`` for every task, those of a chain one after another; the first error ends the run.
+class Workers:
+    """Processes that do what they are given; a context manager.
 
     Args:
-        function: picklable.
-        chains: iterables of tasks, of which chains run at the same time.
-        jobs: processes; with one, all is done in this process.
-        after_each: called as ``after_each(*task)``, in this process, after each task.
+        jobs: their number; 0: all is done in this process. They are spawned, since OpenMP does not survive a fork, and
+            so have not loaded torch, after which tblite cannot be loaded.
     """
-    iterators = [iter(chain) for chain in chains]
-    if jobs == 1:
-        for chain in iterators:
+
+    def __init__(self, jobs: int) -> None:
+        self._executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs else None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._executor:
+            self._executor.shutdown(cancel_futures=True)
+
+    def call(self, function: Callable[..., T], *arguments: object) -> T:
+        """What ``function(*arguments)`` returns; all of it picklable."""
+        if self._executor is None:
+            return function(*arguments)
+        return self._executor.submit(function, *arguments).result()
+
+    def run_chains(
+        self,
+        function: Callable[..., object],
+        chains: Iterable[Iterable[tuple]],
+        after_each: Callable[..., object],
+    ) -> None:
+        """Calls ``function(*task)`` for every task, those of a chain one after another; the first error ends it.
+
+        Args:
+            function: picklable.
+            chains: iterables of tasks, of which chains run at the same time.
+            after_each: called as ``after_each(*task)``, in this process, after each task.
+        """
+        iterators = [iter(chain) for chain in chains]
+        if self._executor is None:
+            for chain in iterators:
+                for task in chain:
+                    function(*task)
+                    after_each(*task)
+            return
+        running: dict[Future, tuple[tuple, Iterator[tuple]]] = {}
+
+        def submit_next(chain: Iterator[tuple]) -> None:
             for task in chain:
-                function(*task)
-                after_each(*task)
-        return
-    # spawned: OpenMP does not survive a fork
-    executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    running: dict[Future, tuple[tuple, Iterator[tuple]]] = {}
+                running[self._executor.submit(function, *task)] = task, chain
+                break
 
-    def submit_next(chain: Iterator[tuple]) -> None:
-        for task in chain:
-            running[executor.submit(function, *task)] = task, chain
-            break
-
-    try:
         for chain in iterators:
             submit_next(chain)
         while running:
@@ -57,5 +86,3 @@ def run_chains(
                 future.result()
                 after_each(*task)
                 submit_next(chain)
-    finally:
-        executor.shutdown(cancel_futures=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
-from multiprocessing import get_context
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -15,6 +13,7 @@ from springs import spring_energy_and_forces
 
 from ocp_dc.datasets.generation.all_electron import all_electron_shift, statistical_atom_energy
 from ocp_dc.datasets.generation.labels import DftLabels, Gfn2Labels, gfn2_calculator
+from ocp_dc.datasets.generation.processes import Workers
 from ocp_dc.errors import InputError
 
 HARTREE_IN_KCAL_MOL = 627.5094740631
@@ -27,8 +26,8 @@ def in_own_process():
     """Calls a function in a process without torch, after which tblite cannot be loaded."""
     if find_spec("tblite") is None:
         pytest.skip("tblite, of the extras `test` and `sample`, is not installed")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+    with Workers(1) as workers:
+        yield workers.call
 
 
 class AtomicUnitsPyscf(ModuleType):

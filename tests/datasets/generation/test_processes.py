@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ocp_dc.datasets.generation.processes import limit_threads, run_chains
+from ocp_dc.datasets.generation.processes import Workers, limit_threads
 
 
 def write_after(folder, chain, index):
@@ -14,19 +14,21 @@ def write_after(folder, chain, index):
     (folder / f"{chain}_{index}").write_text(os.environ.get("OMP_NUM_THREADS", ""))
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [0, 2])
 def test_tasks_of_a_chain_follow_each_other(tmp_path, jobs):
     done = []
     chains = [[(tmp_path, chain, index) for index in range(3)] for chain in "abc"] + [[]]
-    run_chains(write_after, chains, jobs, lambda *task: done.append(task))
+    with Workers(jobs) as workers:
+        workers.run_chains(write_after, chains, lambda *task: done.append(task))
     assert sorted(done) == [task for chain in chains for task in chain]
     assert len(list(tmp_path.iterdir())) == 9
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [0, 2])
 def test_the_first_error_ends_the_run(tmp_path, jobs):
-    with pytest.raises(AssertionError, match="a_2 before 1"):
-        run_chains(write_after, [[(tmp_path, "a", 0), (tmp_path, "a", 2), (tmp_path, "a", 3)]], jobs, lambda *_: None)
+    chain = [(tmp_path, "a", 0), (tmp_path, "a", 2), (tmp_path, "a", 3)]
+    with Workers(jobs) as workers, pytest.raises(AssertionError, match="a_2 before 1"):
+        workers.run_chains(write_after, [chain], lambda *_: None)
     assert [path.name for path in tmp_path.iterdir()] == ["a_0"]
 
 
@@ -37,3 +39,10 @@ def test_threads_are_limited_unless_the_user_chose(monkeypatch):
     limit_threads(4)
     assert os.environ["OMP_NUM_THREADS"] == "1"
     monkeypatch.delenv("OMP_NUM_THREADS")
+
+
+def test_workers_have_not_loaded_torch():
+    with Workers(1) as workers:
+        assert workers.call(eval, "'torch' in __import__('sys').modules") is False
+    with Workers(0) as workers:
+        assert workers.call(os.getpid) == os.getpid()

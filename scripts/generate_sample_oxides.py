@@ -37,12 +37,7 @@ from tqdm import tqdm
 
 from ocp_dc.datasets.generation.dynamics import draw_momenta, langevin_dynamics
 from ocp_dc.datasets.generation.install import tblite_remedy
-from ocp_dc.datasets.generation.partial_results import (
-    check_absent,
-    check_positive,
-    open_partial_folder,
-    partial_folder,
-)
+from ocp_dc.datasets.generation.partial_results import check_absent, check_positive, partial_results
 from ocp_dc.datasets.generation.processes import Workers, cores, limit_threads
 from ocp_dc.errors import InputError
 
@@ -242,14 +237,13 @@ def generate(options: argparse.Namespace, make_calculator: Callable[[], Calculat
     check_options(options)
     kept_apart = ("out", "systems", "jobs", "overwrite")
     settings = {key: value for key, value in vars(options).items() if key not in kept_apart}
-    folder = partial_folder(out)
     with Workers(options.jobs) as workers:
         workers.call(make_calculator)  # a missing package fails here, before anything is written
-        open_partial_folder(folder, settings)
-        generate_systems(folder, make_calculator, workers, options)
-    frames = [frame for name in options.systems for frame in ase.io.read(folder / f"{name}.traj", ":")]
-    write_frames(out, frames, {"method": METHOD, **settings})
-    shutil.rmtree(folder)
+        with partial_results(out, settings) as folder:
+            generate_systems(folder, make_calculator, workers, options)
+            frames = [frame for name in options.systems for frame in ase.io.read(folder / f"{name}.traj", ":")]
+            write_frames(out, frames, {"method": METHOD, **settings})
+            shutil.rmtree(folder)
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:

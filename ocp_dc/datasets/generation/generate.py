@@ -18,7 +18,7 @@ from ocp_dc.datasets.generation.all_electron import SOURCE, all_electron_shift
 from ocp_dc.datasets.generation.autocorrelation import autocorrelation_time
 from ocp_dc.datasets.generation.labels import DftLabels, Labels, gfn2_calculator
 from ocp_dc.datasets.generation.molecules import check_electrons
-from ocp_dc.datasets.generation.partial_results import check_absent, open_partial_folder, partial_folder
+from ocp_dc.datasets.generation.partial_results import check_absent, partial_results
 from ocp_dc.datasets.generation.processes import Workers
 from ocp_dc.datasets.generation.trajectories import Sampling, TrajectoryWriter, save_npz
 from ocp_dc.errors import InputError
@@ -99,14 +99,13 @@ def generate(
     if shift_energies and isinstance(labels, DftLabels):
         raise InputError("--all-electron-shift: DFT energies are of all electrons already; leave it out")
     make_calculator = make_calculator or partial(gfn2_calculator, labels.charge, labels.spin)
-    folder = partial_folder(out)
     with Workers(jobs) as workers:
         shift = workers.call(_try_out, atoms, labels, make_calculator, shift_energies)
-        open_partial_folder(folder, _settings(atoms, sampling, labels))
-        writer = TrajectoryWriter(atoms, sampling, labels, make_calculator, folder)
-        _write_blocks(writer, workers, show_progress)
-    generated = _assemble(writer, name, out, shift)
-    shutil.rmtree(folder)
+        with partial_results(out, _settings(atoms, sampling, labels)) as folder:
+            writer = TrajectoryWriter(atoms, sampling, labels, make_calculator, folder)
+            _write_blocks(writer, workers, show_progress)
+            generated = _assemble(writer, name, out, shift)
+            shutil.rmtree(folder)
     return generated
 
 

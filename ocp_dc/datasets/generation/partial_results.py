@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_text
+from ocp_dc.locks import file_lock
 
 
-def partial_folder(out: Path) -> Path:
-    """Where what belongs to ``out`` is kept until that is written."""
-    return out.with_name(f"{out.name}.partial")
+@contextmanager
+def partial_results(out: Path, settings: dict) -> Iterator[Path]:
+    """Gives ``OUT.partial``, made or as an earlier run with the same settings left it, and keeps others out of it.
 
-
-def open_partial_folder(folder: Path, settings: dict) -> None:
-    """Makes the folder, or sees that an earlier run left it with the same settings.
+    It is left there; who has written ``out`` removes it.
 
     Args:
-        folder: to make.
+        out: what is to be made.
         settings: all that results depend on, for JSON.
 
     Raises:
-        InputError: the folder is of a run with other settings.
+        InputError: the folder is of a run with other settings, or another process is in it.
     """
+    folder = out.with_name(f"{out.name}.partial")
+    with file_lock(folder / "lock", wait=False) as lock:
+        if lock is None:
+            raise InputError(f"{out} is being made by another process; wait for it, or choose another name")
+        _check_settings(folder, settings)
+        yield folder
+
+
+def _check_settings(folder: Path, settings: dict) -> None:
     kept = folder / "settings.json"
     if not kept.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         replace_text(kept, json.dumps(settings))
     earlier = json.loads(kept.read_text("utf-8"))
     differing = [

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
 from types import TracebackType
 from typing import TypeVar
+
+from ocp_dc.errors import InputError
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 
@@ -33,7 +38,7 @@ class Workers:
     """
 
     def __init__(self, jobs: int) -> None:
-        self._executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs else None
+        self._executor = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker) if jobs else None
 
     def __enter__(self) -> Workers:
         return self
@@ -48,7 +53,7 @@ class Workers:
         """What ``function(*arguments)`` returns; all of it picklable."""
         if self._executor is None:
             return function(*arguments)
-        return self._executor.submit(function, *arguments).result()
+        return _result(self._executor.submit(function, *arguments))
 
     def run_chains(
         self,
@@ -83,6 +88,26 @@ class Workers:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 task, chain = running.pop(future)
-                future.result()
+                _result(future)
                 after_each(*task)
                 submit_next(chain)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # a worker that outlived a killed parent would go on writing beside the next try's
+    parent_process().join()
+    os._exit(1)
+
+
+def _result(future: Future[T]) -> T:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process of --jobs ended, perhaps killed for memory; the same command goes on from what is finished"
+        ) from error

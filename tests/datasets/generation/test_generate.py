@@ -17,6 +17,7 @@ from ocp_dc.datasets.generation.generate import generate
 from ocp_dc.datasets.generation.labels import DftLabels
 from ocp_dc.datasets.generation.trajectories import Sampling
 from ocp_dc.errors import InputError
+from ocp_dc.locks import file_lock
 
 WATER = molecule("H2O")
 
@@ -139,7 +140,7 @@ def killed(tmp_path, monkeypatch):
 
 def test_resumes_after_an_interruption_with_the_same_result(killed, tmp_path, monkeypatch):
     kept = sorted(path.name for path in killed.with_name("water.npz.partial").iterdir())
-    assert kept == ["settings.json", "trajectory_0_block_0.npz", "trajectory_0_block_1.npz"]
+    assert kept == ["lock", "settings.json", "trajectory_0_block_0.npz", "trajectory_0_block_1.npz"]
     monkeypatch.setattr(CountedLabels, "last", 10**9)
     monkeypatch.setattr(CountedLabels, "calls", 0)
     _, resumed = run(killed, CountedLabels())
@@ -154,6 +155,11 @@ def test_refuses_to_continue_with_other_settings(killed):
         run(killed, SpringLabels(stiffness=400.0))
     with pytest.raises(InputError, match=r"structure was"):
         run(killed, SpringLabels(), atoms=Atoms("OHH", WATER.positions + 0.1))
+
+
+def test_two_at_a_time_are_refused(tmp_path):
+    with file_lock(tmp_path / "water.npz.partial" / "lock"), pytest.raises(InputError, match="by another process"):
+        run(tmp_path / "water.npz")
 
 
 def test_several_processes_give_the_same_file(tmp_path, monkeypatch):

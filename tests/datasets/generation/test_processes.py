@@ -5,6 +5,7 @@ import os
 import pytest
 
 from ocp_dc.datasets.generation.processes import Workers, limit_threads
+from ocp_dc.errors import InputError
 
 
 def write_after(folder, chain, index):
@@ -46,3 +47,8 @@ def test_workers_have_not_loaded_torch():
         assert workers.call(eval, "'torch' in __import__('sys').modules") is False
     with Workers(0) as workers:
         assert workers.call(os.getpid) == os.getpid()
+
+
+def test_a_process_that_is_killed_is_an_error_that_says_what_to_do():
+    with Workers(1) as workers, pytest.raises(InputError, match=r"a process of --jobs ended.*same command goes on"):
+        workers.call(os._exit, 1)

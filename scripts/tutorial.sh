@@ -18,8 +18,9 @@ molecule=${molecule:-$repository/scripts/glycine.xyz}
 out=${out:-$repository/runs/tutorial}
 export PATH="$venv/bin:$PATH"
 
-if ! python -c 'import tblite, rdkit' 2>/dev/null; then
-    echo "tutorial: installing the extra sample (tblite, RDKit, PySCF)"
+needed=tblite${3:+, rdkit}
+if ! python -c "import $needed" 2>/dev/null; then
+    echo "tutorial: installing the extra sample (tblite, RDKit and PySCF; about 400 MB on disk)"
     python -m pip install --quiet --editable "$repository[sample]"
 fi
 

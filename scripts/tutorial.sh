@@ -24,8 +24,8 @@ if ! python -c "import $needed" 2>/dev/null; then
     python -m pip install --quiet --editable "$repository[sample]"
 fi
 
-frames=2000 equilibrate=1000 train=1600 held_out=200 epochs=60 nvt=10 nve=5
-[ -z "${SMALL:-}" ] || { frames=60 equilibrate=20 train=40 held_out=10 epochs=2 nvt=0.1 nve=0.1; }
+frames=2000 equilibrate=1000 train=1600 held_out=200 epochs=60 length=5
+[ -z "${SMALL:-}" ] || { frames=60 equilibrate=20 train=40 held_out=10 epochs=2 length=0.1; }
 
 # Prints a command and runs it, unless what it makes is there.
 make() {
@@ -48,9 +48,9 @@ touch checkpoints/tutorial/finished
 make errors.json ocp-dc evaluate --checkpoint checkpoints/tutorial/checkpoint.pt --data data/test --out errors.json \
     --details --plot
 # both go on where they were
-ocp-dc simulate checkpoints/tutorial/checkpoint.pt --start data/test --out md/nvt --temperature 500 --length $nvt
+ocp-dc simulate checkpoints/tutorial/checkpoint.pt --start data/test --out md/nvt --temperature 500 --length $length
 ocp-dc simulate checkpoints/tutorial/checkpoint.pt --start data/test --out md/nve --ensemble nve --temperature 300 \
-    --length $nve
+    --length $length
 make md/report ocp-dc md-report md/nvt md/nve --reference molecule.npz --test data/test --out md/report
 
 printf '\nto look at:\n'

@@ -18,7 +18,6 @@ killed command to continue it: OUT.partial keeps every system that is complete.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import zlib
 from collections.abc import Callable, Iterable
@@ -34,18 +33,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io.trajectory import TrajectoryWriter
 from ase.spacegroup import crystal
-from sample_generation import (
-    INSTALL,
-    SampleError,
-    check_absent,
-    check_positive,
-    check_same_settings,
-    langevin_dynamics,
-    option_parser,
-    run_script,
-    run_tasks,
-)
 from tqdm import tqdm
+
+from ocp_dc.datasets.generation.dynamics import draw_momenta, langevin_dynamics
+from ocp_dc.datasets.generation.install import tblite_remedy
+from ocp_dc.datasets.generation.partial_results import check_absent, check_positive, partial_results
+from ocp_dc.datasets.generation.processes import Workers, cores, limit_threads
+from ocp_dc.errors import InputError
 
 METHOD = "GFN1-xTB at the Γ point (tblite), electronic temperature 300 K"
 BULK, SURFACE, ADSORBATE = 0, 1, 2  # the tags of OC20 and OC22
@@ -127,7 +121,7 @@ def build_system(name: str) -> Atoms:
     """The bulk-terminated slab, and the adsorbate upright over its highest metal atom."""
     slab, _, adsorbate = name.partition("_")
     if slab not in SLABS or adsorbate not in ADSORBATES:
-        raise SampleError(f"--systems {name}: not one of {{{','.join(SLABS)}}}_{{{','.join(ADSORBATES)}}}")
+        raise InputError(f"--systems {name}: not one of {{{','.join(SLABS)}}}_{{{','.join(ADSORBATES)}}}")
     binding, height = ADSORBATES[adsorbate]
     atoms, upright = SLABS[slab].build(), molecule(adsorbate)
     metal = max(np.flatnonzero(atoms.numbers != 8), key=lambda index: atoms.positions[index, 2].round(3))
@@ -145,7 +139,7 @@ def xtb_calculator() -> Calculator:
     try:
         from tblite.ase import TBLite
     except ImportError as error:
-        raise SampleError(f"GFN1-xTB needs tblite ({error}); {INSTALL}") from error
+        raise InputError(f"GFN1-xTB needs tblite ({error}); {tblite_remedy()}") from error
     return TBLite(method="GFN1-xTB", accuracy=ACCURACY, max_iterations=SCF_CYCLES, verbosity=0)
 
 
@@ -153,11 +147,11 @@ def check_geometry(atoms: Atoms) -> None:
     distances = atoms.get_all_distances(mic=True)
     closest = distances[np.triu_indices(len(atoms), 1)].min()
     if closest < CLOSEST:
-        raise SampleError(f"two atoms came within {closest:.2f} Å")
+        raise InputError(f"two atoms came within {closest:.2f} Å")
     adsorbate = atoms.get_tags() == ADSORBATE
     gap = distances[adsorbate][:, ~adsorbate].min()
     if gap > ADSORBED:
-        raise SampleError(f"the adsorbate left the slab: {gap:.2f} Å")
+        raise InputError(f"the adsorbate left the slab: {gap:.2f} Å")
 
 
 def labelled_copy(atoms: Atoms, **info) -> Atoms:
@@ -178,6 +172,7 @@ def simulate(name: str, calculator: Calculator, options: argparse.Namespace) -> 
     atoms.set_masses(np.where(atoms.numbers == 1, TRITIUM, atoms.get_masses()))
     rng = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
     temperatures = np.linspace(*options.temperature, options.frames_per_system)
+    draw_momenta(atoms, temperatures[0], rng)
     dynamics = langevin_dynamics(atoms, temperatures[0], options.timestep, options.friction, rng)
     for temperature in temperatures:
         dynamics.set_temperature(temperature_K=temperature)
@@ -204,36 +199,29 @@ def generate_system(
     try:
         for frame in tqdm(trajectory, desc=name, total=options.frames_per_system, unit="frame", leave=False):
             frames.append(frame)
-    except (SampleError, CalculationFailed) as error:
-        raise SampleError(
+    except (InputError, CalculationFailed) as error:
+        raise InputError(
             f"{name}, frame {len(frames)}: {error}. Use a lower --temperature, a smaller --timestep or another --seed"
         ) from error
     write_frames(path, frames, {})
 
 
-def generate_systems(folder: Path, make_calculator: Callable[[], Calculator], options: argparse.Namespace) -> None:
+def generate_systems(
+    folder: Path, make_calculator: Callable[[], Calculator], workers: Workers, options: argparse.Namespace
+) -> None:
     """Generate the systems that ``folder`` lacks."""
     paths = {name: folder / f"{name}.traj" for name in options.systems}
-    missing = [(name, path, make_calculator, options) for name, path in paths.items() if not path.exists()]
+    missing = [[(name, path, make_calculator, options)] for name, path in paths.items() if not path.exists()]
     with tqdm(total=len(paths), initial=len(paths) - len(missing), desc="systems", unit="system") as bar:
-        run_tasks(generate_system, missing, options.jobs, bar)
-
-
-def open_folder(folder: Path, settings: dict) -> None:
-    """Make ``folder``, or see that an earlier run left it with the same settings."""
-    kept = folder / "settings.json"
-    if not kept.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(settings))
-    check_same_settings(folder, json.loads(kept.read_text()), settings)
+        workers.run_chains(generate_system, missing, lambda *_: bar.update())
 
 
 def check_options(options: argparse.Namespace) -> None:
-    check_positive(options, "frames_per_system", "timestep", "steps", "friction", "jobs")
+    check_positive(options, "frames_per_system", "timestep", "steps", "friction")
     if min(options.temperature) <= 0:
-        raise SampleError(f"--temperature {' '.join(f'{kelvin:g}' for kelvin in options.temperature)} is not positive")
+        raise InputError(f"--temperature {' '.join(f'{kelvin:g}' for kelvin in options.temperature)} is not positive")
     if len(set(options.systems)) < len(options.systems):
-        raise SampleError(f"--systems {' '.join(options.systems)} names a system twice")
+        raise InputError(f"--systems {' '.join(options.systems)} names a system twice")
     for name in options.systems:
         build_system(name)
 
@@ -242,24 +230,26 @@ def generate(options: argparse.Namespace, make_calculator: Callable[[], Calculat
     """Write ``options.out``, continuing what an earlier run left in ``OUT.partial``.
 
     Raises:
-        SampleError: the output exists, or the settings, a geometry, an SCF or a missing package stand in the way.
+        InputError: the output exists, or the settings, a geometry, an SCF or a missing package stand in the way.
     """
     out = Path(options.out)
     check_absent(out, options.overwrite)
     check_options(options)
-    make_calculator()  # a missing package fails here, before anything is written
     kept_apart = ("out", "systems", "jobs", "overwrite")
     settings = {key: value for key, value in vars(options).items() if key not in kept_apart}
-    folder = out.with_name(out.name + ".partial")
-    open_folder(folder, settings)
-    generate_systems(folder, make_calculator, options)
-    frames = [frame for name in options.systems for frame in ase.io.read(folder / f"{name}.traj", ":")]
-    write_frames(out, frames, {"method": METHOD, **settings})
-    shutil.rmtree(folder)
+    with Workers(options.jobs) as workers:
+        workers.call(make_calculator)  # a missing package fails here, before anything is written
+        with partial_results(out, settings) as folder:
+            generate_systems(folder, make_calculator, workers, options)
+            frames = [frame for name in options.systems for frame in ase.io.read(folder / f"{name}.traj", ":")]
+            write_frames(out, frames, {"method": METHOD, **settings})
+            shutil.rmtree(folder)
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = option_parser(__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     add = parser.add_argument
     add("out", help="the .traj file to write")
     add("--systems", nargs="+", default=SYSTEMS, metavar="SYSTEM", help="SLAB_ADSORBATE")
@@ -267,11 +257,21 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--temperature", type=float, nargs=2, default=[300.0, 800.0], metavar=("FIRST", "LAST"), help="K")
     add("--timestep", type=float, default=2.5, help="fs")
     add("--steps", type=int, default=8, help="time steps from one frame to the next")
+    add("--friction", type=float, default=0.01, help="Langevin friction, 1/fs")
+    add("--seed", type=int, default=0, help="of the dynamics")
+    add("--jobs", type=int, default=0, help="processes, whose threads share the cores; 0: this one")
+    add("--overwrite", action="store_true", help="replace an existing output")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
-    run_script(lambda: generate(parse_options()))
+    options = parse_options()
+    if options.jobs:
+        limit_threads(cores() // options.jobs)
+    try:
+        generate(options)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

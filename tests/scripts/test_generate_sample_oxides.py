@@ -14,6 +14,8 @@ from ase.constraints import FixAtoms
 from ase.io.trajectory import TrajectoryReader
 from ase.neighborlist import neighbor_list
 
+from ocp_dc.errors import InputError
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SAMPLE = SCRIPTS.parent / "ocp_dc" / "datasets" / "sample" / "oxide_slabs_gfn1.traj"
 SYSTEMS = [
@@ -200,7 +202,7 @@ def test_resumes_after_an_interruption(script, tmp_path):
 def test_refuses_to_continue_with_other_settings(script, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(script, tmp_path / "slabs.traj", calculator=Interrupted)
-    with pytest.raises(script.SampleError, match=r"slabs\.traj\.partial .*\(timestep was 2\.5, is 1\.0\)"):
+    with pytest.raises(InputError, match=r"slabs\.traj\.partial .*\(timestep was 2\.5, is 1\.0\)"):
         run(script, tmp_path / "slabs.traj", "--timestep", "1")
 
 
@@ -215,7 +217,7 @@ def test_overwrites_only_when_told(script, tmp_path):
     out = tmp_path / "slabs.traj"
     run(script, out, "--seed", "1")
     before = out.read_bytes()
-    with pytest.raises(script.SampleError, match=r"slabs\.traj exists; --overwrite"):
+    with pytest.raises(InputError, match=r"slabs\.traj exists; --overwrite"):
         run(script, out, "--seed", "2")
     assert out.read_bytes() == before
     run(script, out, "--seed", "2", "--overwrite")
@@ -231,9 +233,9 @@ def test_overwrites_only_when_told(script, tmp_path):
     ],
 )
 def test_bad_geometries_and_scfs_stop_and_name_their_frame(script, tmp_path, calculator, message):
-    with pytest.raises(script.SampleError, match=message):
+    with pytest.raises(InputError, match=message):
         run(script, tmp_path / "slabs.traj", "--frames-per-system", "99", systems=["MgO001_O"], calculator=calculator)
-    assert [path.name for path in (tmp_path / "slabs.traj.partial").iterdir()] == ["settings.json"]
+    assert {path.name for path in (tmp_path / "slabs.traj.partial").iterdir()} == {"lock", "settings.json"}
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ def test_bad_geometries_and_scfs_stop_and_name_their_frame(script, tmp_path, cal
     ],
 )
 def test_refuses_what_cannot_work(script, tmp_path, arguments, message):
-    with pytest.raises(script.SampleError, match=message):
+    with pytest.raises(InputError, match=message):
         run(script, tmp_path / "slabs.traj", *arguments)
     assert list(tmp_path.iterdir()) == []
 

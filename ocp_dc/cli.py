@@ -8,8 +8,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import ocp_dc
@@ -70,7 +73,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point: 0 success, 1 training diverged or a fault of ours, 2 input that cannot be used, 130 interrupted."""
+    """Entry point.
+
+    Returns:
+        0 success, 1 training diverged or a fault of ours, 2 input that cannot be used, 128 + N ended by signal N.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = arguments[:1] == [DEBUG]
     for stream in (sys.stdout, sys.stderr):
@@ -81,7 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
-        status = _run(arguments[1:] if debug else arguments)
+        with _ended_by_signals():
+            status = _run(arguments[1:] if debug else arguments)
         sys.stdout.flush()
         return status
     except (Exception, KeyboardInterrupt) as error:
@@ -90,6 +98,33 @@ def main(arguments: list[str] | None = None) -> int:
         return _report(error)
     finally:
         logging.shutdown()
+
+
+class _EndedBySignal(KeyboardInterrupt):
+    """As if interrupted at the terminal: files that are not complete are removed, and locks let go."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """What SLURM or a terminal that is closed sends ends a command as an interrupt does; nohup's choice is kept."""
+
+    def end(number: int, _frame: object) -> None:
+        raise _EndedBySignal(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(arguments: list[str]) -> int:
@@ -107,7 +142,9 @@ def _report(error: BaseException) -> int:
         _discard_output()
         return NOBODY_READS
     what, status = f"error: {error}", 2
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, _EndedBySignal):
+        what, status = f"{error}", error.status
+    elif isinstance(error, KeyboardInterrupt):
         what, status = "interrupted", 130
     elif isinstance(error, TrainingDivergedError):
         what, status = f"training diverged: {error}", 1

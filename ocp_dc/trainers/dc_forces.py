@@ -262,7 +262,13 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         resumed run repeats an uninterrupted one.
         """
         with self._alone_in_its_folder():
-            self._train(disable_eval_tqdm)
+            try:
+                self._train(disable_eval_tqdm)
+            except KeyboardInterrupt:
+                logging.warning(
+                    f"stopped in step {self.step}; it goes on from {self.last_checkpoint or 'its beginning'}"
+                )
+                raise
 
     def _train(self, disable_eval_tqdm: bool) -> None:
         self._require_own_checkpoint_folder()

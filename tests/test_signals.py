@@ -1,0 +1,34 @@
+"""What ends a command from outside leaves nothing half done, and says from where it goes on."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from test_training import launch, only_checkpoint
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_training_ends_in_order(train_arguments, tmp_path, name):
+    arguments = ("--optim.max_epochs=1000", "--optim.checkpoint_every=7", "--optim.eval_every=100000", "--cpu")
+    process = launch(train_arguments("schnet_dc", *arguments))
+    while not list(tmp_path.glob("checkpoints/*/checkpoint.pt")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, name), output
+    last = output.splitlines()[-1]
+    assert last == ("ocp-dc: interrupted" if name == "SIGINT" else f"ocp-dc: ended by {name}")
+    assert f"it goes on from {only_checkpoint(tmp_path)}" in output
+    assert "Traceback" not in output
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_nohup_is_left_alone():
+    code = (
+        "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom ocp_dc.cli import _ended_by_signals\n"
+        "with _ended_by_signals():\n    signal.raise_signal(signal.SIGHUP)\nprint('alive')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "alive\n"

@@ -143,16 +143,17 @@ def _allowed(error: ErrorDetails) -> str:
 
 
 def _own_part(error: ErrorDetails, settings: Any) -> tuple:
-    """The path of an error, without what pydantic adds of the kinds that a value may have."""
-    path = error["loc"]
-    if error["type"] in ("missing", "extra_forbidden"):
-        return path
-    for length, step in enumerate(path):
+    """The path of an error, without what pydantic puts in between of the kinds that a value may have."""
+    own = []
+    for step in error["loc"]:
         try:
             settings = settings[step]
         except (KeyError, IndexError, TypeError):
-            return path[:length]
-    return path
+            continue
+        own.append(step)
+    if error["type"] == "missing":
+        own.append(error["loc"][-1])
+    return tuple(own)
 
 
 def _shown(value: Any) -> str:
@@ -232,7 +233,8 @@ def _problems_of_a_run(config: dict[str, Any]) -> Iterator[Problem]:
     if config.get("mode") == "predict" and not config.get("checkpoint"):
         yield Problem("checkpoint", "predicting takes a trained model: --checkpoint FILE", missing=True)
     metrics = _mapping(config.get("evaluation_metrics"))
-    names = [f"{target}_{name}" for target, of in _mapping(metrics.get("metrics")).items() for name in of or []]
+    of_targets = {target: of for target, of in _mapping(metrics.get("metrics")).items() if isinstance(of, list)}
+    names = [f"{target}_{name}" for target, of in of_targets.items() for name in of]
     primary = metrics.get("primary_metric")
     if names and primary is not None and primary not in names:
         key = "evaluation_metrics.primary_metric"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import torch
 from fairchem.core.common import distutils
 from fairchem.core.common.data_parallel import BalancedBatchSampler
 from fairchem.core.common.registry import registry
-from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from fairchem.core.modules.scaling.util import ensure_fitted
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -28,42 +26,28 @@ from ocp_dc.datasets.packed import collate, is_packed
 from ocp_dc.datasets.source_checks import SourceWatch, lmdb_files
 from ocp_dc.datasets.watched_lmdb import watch
 from ocp_dc.errors import InputError, TrainingDivergedError
-from ocp_dc.locks import file_lock
 from ocp_dc.memory import keep_freed_memory
 from ocp_dc.models.scale_factors import read_scale_factors
 from ocp_dc.references import manifests_of, parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
-from ocp_dc.trainers.checkpoints import (
-    LOCK,
-    partial_checkpoint,
-    read_checkpoint,
-    replace_checkpoint,
-    require_same_labels,
-    require_same_model,
-    require_same_training,
-    require_same_units,
-    require_training_state,
-    unused_run_id,
-)
+from ocp_dc.trainers.checkpoints import unused_run_id
 from ocp_dc.trainers.config_keys import check_trainer_config
 from ocp_dc.trainers.divergence import find_cause
-from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels, float64_normalizer
+from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels
 from ocp_dc.trainers.losses import Loss
-from ocp_dc.trainers.predicting_trainer import PredictingTrainer
 from ocp_dc.trainers.prediction import evaluation_batch_size
+from ocp_dc.trainers.resumable_trainer import ResumableTrainer
 from ocp_dc.trainers.traced_step import TARGETS, WORTH_TRACING, Step, TracedStep
 from ocp_dc.trainers.unshown_steps import UnshownSteps, structure_names
 
 SHOWN_METRICS = ("loss", "energy_mae", "forces_mae")
 FUSING = {"fused", "foreach", "capturable", "differentiable"}
-
-
 # steps that come to nothing before a run is given up
 MOST_FAULTS = 10
 
 
 @registry.register_trainer("dc_forces")
-class DerivativeConstrainedTrainer(PredictingTrainer):
+class DerivativeConstrainedTrainer(ResumableTrainer):
     """fairchem's energy/force trainer with the paper's label rescaling.
 
     α and β are the ``coefficient`` of ``energy`` and ``forces`` in ``loss_functions``, ``fn: mae`` or ``mse`` there
@@ -109,11 +93,8 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
             task=task, model=model, outputs=outputs, dataset=dataset, optim=optimizer, loss_functions=loss_functions
         )
         task, optimizer = checked["task"], checked.pop("optim")
-        self.data_units = common_units(dataset)
         self.label_rescaling = parse_label_rescaling(task.get("label_rescaling"))
         self.reference_energy = parse_reference_energy(task.get("reference_energy"))
-        self.last_checkpoint: str | None = None
-        self._resumed: dict[str, Any] | None = None
         self._faults = 0
         self.unshown: UnshownSteps | None = None
         self.traced_step: TracedStep | None = None
@@ -121,6 +102,7 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         torch.set_flush_denormal(True)
         keep_freed_memory()
         super().__init__(
+            data_units=common_units(dataset),
             **checked,
             optimizer=optimizer,
             identifier=identifier,
@@ -204,54 +186,10 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         self.elementrefs.update({name: module.to(self.device) for name, module in elementrefs.items()})
         self.normalizers.update({name: module.to(self.device) for name, module in normalizers.items()})
 
-    # --- checkpoints ------------------------------------------------------------------------------------------------
-
-    def load_checkpoint(
-        self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False
-    ) -> None:
-        """fairchem's, after checks that the checkpoint is of this model, these labels and their units.
-
-        Training goes on where it was, on the same data and in the same way; with ``task.weights_only`` it starts anew
-        from the weights, C and the reference energies.
-        """
-        if checkpoint is None:
-            checkpoint = read_checkpoint(checkpoint_path, self.device)
-        require_same_model(checkpoint_path, checkpoint, self.config["model"], self.model)
-        require_same_labels(checkpoint_path, checkpoint, self.config["task"])
-        require_same_units(checkpoint_path, checkpoint, self.data_units)
-        anew = bool(self.config["task"].get("weights_only"))
+    def load_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        # a trace has the weights of before
         self.traced_step = None
-        self.config["labels"] = None if anew else checkpoint["config"].get("labels")
-        for target, state in checkpoint["normalizers"].items():
-            self.normalizers[target] = float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
-        super().load_checkpoint(checkpoint_path, checkpoint, inference_only or anew)
-        if (inference_only or anew) and checkpoint.get("ema"):
-            # fairchem would go on with the raw weights
-            average = ExponentialMovingAverage(self.model.parameters(), checkpoint["ema"]["decay"])
-            average.load_state_dict(checkpoint["ema"])
-            average.copy_to()
-        if anew and self.ema_decay:
-            self.ema = ExponentialMovingAverage(self.model.parameters(), self.ema_decay)
-        self.last_checkpoint = str(checkpoint_path)
-        if not (inference_only or anew):
-            self._resumed = {name: value for name, value in checkpoint.items() if name != "state_dict"}
-            self.metrics_log.drop_after(self.step)
-
-    def save(self, metrics=None, checkpoint_file: str = "checkpoint.pt", training_state: bool = True) -> str | None:
-        """fairchem's, under another name until complete: a killed run keeps its last checkpoint, and the one before."""
-        self._require_finite()
-        path = Path(self.config["cmd"]["checkpoint_dir"]) / checkpoint_file
-        if super().save(metrics, partial_checkpoint(path).name, training_state) is None:
-            return None
-        replace_checkpoint(path)
-        self.last_checkpoint = str(path)
-        return self.last_checkpoint
-
-    def _require_own_checkpoint_folder(self) -> None:
-        existing = Path(self.config["cmd"]["checkpoint_dir"]) / "checkpoint.pt"
-        resumed_from = self._resumed and Path(self.last_checkpoint).resolve().parent
-        if not self.is_debug and existing.exists() and existing.resolve().parent != resumed_from:
-            raise InputError(f"{existing} exists and is another run's: choose another --run-dir or --timestamp-id")
+        super().load_checkpoint(*arguments, **named)
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -271,16 +209,12 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
                 raise
 
     def _train(self, disable_eval_tqdm: bool) -> None:
-        self._require_own_checkpoint_folder()
         if self.last_checkpoint is None:
             self._fit_labels()
         sets = {"train": self.train_dataset, "val": self.val_dataset}
         records = {split: len(records) for split, records in sets.items() if records is not None}
         labels = describe_labels(self.data_units, self.config["dataset"], records)
-        if self._resumed:
-            require_training_state(self.last_checkpoint, self._resumed)
-            require_same_training(self.last_checkpoint, self._resumed, self.config["optim"], labels)
-            self._resumed = {}
+        self._require_same_training(labels)
         self.config["labels"] = self.config.get("labels") or labels
         ensure_fitted(self._unwrapped_model, warn=True)
 
@@ -323,19 +257,6 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
         if distutils.is_master() and not self.is_debug:
             logging.info(f"trained to step {self.step}; {self._what_next()}")
 
-    @contextmanager
-    def _alone_in_its_folder(self) -> Iterator[None]:
-        """Refuses to write into a folder that another process is writing to."""
-        if self.is_debug or not distutils.is_master():
-            yield
-            return
-        folder = Path(self.config["cmd"]["checkpoint_dir"])
-        with file_lock(folder / LOCK, wait=False) as lock:
-            if lock is None:
-                raise InputError(f"{folder} is being written to by another run: choose another --timestamp-id, or wait")
-            partial_checkpoint(folder / "checkpoint.pt").unlink(missing_ok=True)
-            yield
-
     def _what_next(self) -> str:
         data = self.config["test_dataset"].get("src") or self.config["val_dataset"].get("src") or "DATA"
         return (
@@ -373,15 +294,6 @@ class DerivativeConstrainedTrainer(PredictingTrainer):
             self._take_weights_of(self.last_checkpoint)
         what = "left out" if mode == "skip" else f"left out, weights are those of {self.last_checkpoint}"
         logging.warning(f"{error}. The step is {what} (optim.on_nonfinite: {mode}; {self._faults} of {MOST_FAULTS})")
-
-    def _take_weights_of(self, path: str) -> None:
-        """And its optimizer, with the step and the learning rate as they are."""
-        place = self.step, self.epoch
-        rate = self.scheduler.scheduler.state_dict() if self.scheduler.scheduler_type != "Null" else None
-        super().load_checkpoint(path, read_checkpoint(path, self.device))
-        self.step, self.epoch = place
-        if rate:
-            self.scheduler.scheduler.load_state_dict(rate)
 
     def _train_step(self, batch: Batch, bar: tqdm) -> None:
         if not self.model.training:

@@ -210,7 +210,7 @@ def _problems_between(config: dict[str, Any]) -> Iterator[Problem]:
 
 def _problems_of_the_scheduler(optim: dict[str, Any]) -> Iterator[Problem]:
     scheduler = optim.get("scheduler")
-    if scheduler is not None and scheduler not in SCHEDULERS:
+    if scheduler is not None and str(scheduler) not in SCHEDULERS:
         key = "optim.scheduler"
         yield Problem(key, f"{key} is {_shown(scheduler)}; it must be one of {', '.join(SCHEDULERS)}")
         return
@@ -225,7 +225,7 @@ def _problems_of_a_run(config: dict[str, Any]) -> Iterator[Problem]:
     """What a whole config must say besides."""
     if config.get("logger") is None:
         yield Problem("logger", "logger is missing: set it to tensorboard, or to wandb where that is installed", True)
-    split = SOURCE_OF_MODE.get(config.get("mode", ""))
+    split = SOURCE_OF_MODE.get(str(config.get("mode")))
     dataset = _mapping(config.get("dataset"))
     if split and "src" not in _mapping(dataset.get(split)) and not (split == "train" and "src" in dataset):
         key = f"dataset.{split}.src"

@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
         status = _run(arguments[1:] if debug else arguments)
-        sys.stdout.flush()
+        _flush()
         return status
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -91,7 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     if _is_fairchems(arguments):
         return _run_fairchem(arguments[0], arguments[1:])
-    args, args.overrides = build_parser().parse_known_args(arguments)
+    try:
+        args, args.overrides = build_parser().parse_known_args(arguments)
+    except SystemExit:  # help has been asked for, or an argument is wrong
+        _flush()
+        raise
     if args.overrides and args.func is not run_fit_scale_factors:
         raise InputError(f"unknown arguments: {' '.join(args.overrides)}; see ocp-dc {args.command} --help")
     return args.func(args)
@@ -118,10 +122,16 @@ def _report(error: BaseException) -> int:
     return status
 
 
-def _discard_output() -> None:
-    """What standard output could not take would be tried again, and complained of, when Python ends."""
-    try:
+def _flush() -> None:
+    """Here errors of standard output can be told; when Python ends, it only complains of them."""
+    if sys.stdout is not None:
         sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """What standard output could not take would be tried again when Python ends."""
+    try:
+        _flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

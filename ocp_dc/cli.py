@@ -88,9 +88,14 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
+<<<<<<< HEAD
         with _ended_by_signals():
             status = _run(arguments[1:] if debug else arguments)
         sys.stdout.flush()
+=======
+        status = _run(arguments[1:] if debug else arguments)
+        _flush()
+>>>>>>> wip-files
         return status
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -130,7 +135,11 @@ def _ended_by_signals() -> Iterator[None]:
 def _run(arguments: list[str]) -> int:
     if _is_fairchems(arguments):
         return _run_fairchem(arguments[0], arguments[1:])
-    args, args.overrides = build_parser().parse_known_args(arguments)
+    try:
+        args, args.overrides = build_parser().parse_known_args(arguments)
+    except SystemExit:  # help has been asked for, or an argument is wrong
+        _flush()
+        raise
     if args.overrides and args.func is not run_fit_scale_factors:
         raise InputError(f"unknown arguments: {' '.join(args.overrides)}; see ocp-dc {args.command} --help")
     return args.func(args)
@@ -159,10 +168,16 @@ def _report(error: BaseException) -> int:
     return status
 
 
-def _discard_output() -> None:
-    """What standard output could not take would be tried again, and complained of, when Python ends."""
-    try:
+def _flush() -> None:
+    """Here errors of standard output can be told; when Python ends, it only complains of them."""
+    if sys.stdout is not None:
         sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """What standard output could not take would be tried again when Python ends."""
+    try:
+        _flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -27,6 +27,12 @@ def whole_of_text(value: Any) -> Any:
     return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else value
 
 
+def flag_of_text(value: Any) -> Any:
+    """On the command line, true and false are text: what they are meant to be. Other values as they are."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Flag = Annotated[bool, BeforeValidator(flag_of_text)]
 _REAL, _WHOLE = BeforeValidator(number_of_text), BeforeValidator(whole_of_text)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _REAL]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _REAL]
@@ -58,23 +64,23 @@ class Task(Section):
     reference_energy: Literal["none", "mean", "element"] | None = Field(
         None, description="subtracted before: the mean energy, or least squares per element, in float64"
     )
-    weights_only: bool | None = Field(None, description="start anew from a checkpoint's weights (`--weights-only`)")
+    weights_only: Flag | None = Field(None, description="start anew from a checkpoint's weights (`--weights-only`)")
     dataset: str | None = Field(None, description="fairchem's name of a kind of data")
     prediction_dtype: Literal["float16", "float32", "float64"] | None = Field(
         None, description="fairchem's; this trainer's predictions are float64"
     )
-    set_deterministic_scatter: bool | None = Field(None, description="deterministic sums on a GPU, in relaxations")
-    strict_load: bool | None = Field(None, description="a checkpoint must have every weight of the model")
-    eval_relaxations: bool | None = Field(None, description="relaxations, as fairchem has them, like those below")
+    set_deterministic_scatter: Flag | None = Field(None, description="deterministic sums on a GPU, in relaxations")
+    strict_load: Flag | None = Field(None, description="a checkpoint must have every weight of the model")
+    eval_relaxations: Flag | None = Field(None, description="relaxations, as fairchem has them, like those below")
     num_relaxation_batches: Count | None = Field(None, description="fairchem's relaxations")
-    relax_cell: bool | None = Field(None, description="fairchem's relaxations")
+    relax_cell: Flag | None = Field(None, description="fairchem's relaxations")
     relax_dataset: dict[str, Any] | None = Field(None, description="fairchem's relaxations")
     relax_opt: dict[str, Any] | None = Field(None, description="fairchem's relaxations")
-    relax_volume: bool | None = Field(None, description="fairchem's relaxations")
+    relax_volume: Flag | None = Field(None, description="fairchem's relaxations")
     relaxation_fmax: Positive | None = Field(None, description="eV/Å")
     relaxation_steps: Count | None = Field(None, description="fairchem's relaxations")
-    save_full_traj: bool | None = Field(None, description="fairchem's relaxations")
-    write_pos: bool | None = Field(None, description="fairchem's relaxations")
+    save_full_traj: Flag | None = Field(None, description="fairchem's relaxations")
+    write_pos: Flag | None = Field(None, description="fairchem's relaxations")
 
 
 class Optim(Section):
@@ -116,7 +122,7 @@ class Optim(Section):
     max_epochs: Count = Field(description="how long to train")
     eval_every: Count | None = Field(None, description="steps between validations; default: an epoch")
     checkpoint_every: Whole | None = Field(None, description="steps; default: `eval_every`; 0 or less: at the end")
-    load_datasets_and_model_then_exit: bool | None = Field(None, description="for tests of fairchem")
+    load_datasets_and_model_then_exit: Flag | None = Field(None, description="for tests of fairchem")
 
 
 class Output(Section):
@@ -129,8 +135,8 @@ class Output(Section):
     irrep_dim: CountOrNone | None = Field(None, description="fairchem's, of a part of a tensor")
     decomposition: dict[str, Any] | None = Field(None, description="fairchem's, of a tensor")
     prediction_dtype: str | None = Field(None, description="fairchem's; this trainer's are float64")
-    train_on_free_atoms: bool | None = Field(None, description="leave fixed atoms out of the loss")
-    eval_on_free_atoms: bool | None = Field(None, description="leave fixed atoms out of errors")
+    train_on_free_atoms: Flag | None = Field(None, description="leave fixed atoms out of the loss")
+    eval_on_free_atoms: Flag | None = Field(None, description="leave fixed atoms out of errors")
 
 
 class LossTerm(Section):
@@ -189,20 +195,20 @@ class Source(Section):
     src: str | list[str] | None = Field(None, description="folder or file")
     key_mapping: dict[str, str] | None = Field(None, description="field of the records to output")
     transforms: Transforms | None = Field(None, description="fairchem's, see below")
-    use_train_settings: bool | None = Field(None, description="what is not set here is as in `train`; default true")
+    use_train_settings: Flag | None = Field(None, description="what is not set here is as in `train`; default true")
     metadata_path: str | None = Field(None, description="of structures' sizes, where it is not beside the data")
     seed: Whole | None = Field(None, description="of `sample_n`")
     first_n: Count | None = Field(None, description="only so many")
     sample_n: Count | None = Field(None, description="only so many, drawn at random")
     max_atoms: Count | None = Field(None, description="only structures of at most so many atoms")
-    no_shuffle: bool | None = Field(None, description="take `sample_n` in order")
+    no_shuffle: Flag | None = Field(None, description="take `sample_n` in order")
     subset_to: list[dict[str, Any]] | None = Field(None, description="fairchem's filters by metadata")
-    lin_ref: str | bool | None = Field(None, description="fairchem's linear references")
+    lin_ref: str | Flag | None = Field(None, description="fairchem's linear references")
     shard: CountOrNone | None = Field(None, description="of `total_shards`, only this one")
     total_shards: Count | None = Field(None, description="parts that the data are cut into")
     splits: dict[str, Any] | None = Field(None, description="fairchem's settings by split")
     data2train: str | None = Field(None, description="OC22: `all`, or `adslab`")
-    train_on_oc20_total_energies: bool | None = Field(None, description="OC22 with OC20's data")
+    train_on_oc20_total_energies: Flag | None = Field(None, description="OC22 with OC20's data")
     oc20_ref: str | None = Field(None, description="OC20's reference energies")
     a2g_args: dict[str, Any] | None = Field(None, description="ASE's files, read by fairchem")
     atoms_transform_args: dict[str, Any] | None = Field(None, description="ASE's files, read by fairchem")
@@ -211,9 +217,9 @@ class Source(Section):
     select_args: dict[str, Any] | None = Field(None, description="ASE's databases, read by fairchem")
     pattern: str | None = Field(None, description="ASE's files, read by fairchem: their names")
     index_file: str | None = Field(None, description="ASE's files, read by fairchem: a list of them")
-    keep_in_memory: bool | None = Field(None, description="ASE's files, read by fairchem")
-    include_relaxed_energy: bool | None = Field(None, description="ASE's files, read by fairchem")
-    use_tqdm: bool | None = Field(None, description="ASE's files, read by fairchem")
+    keep_in_memory: Flag | None = Field(None, description="ASE's files, read by fairchem")
+    include_relaxed_energy: Flag | None = Field(None, description="ASE's files, read by fairchem")
+    use_tqdm: Flag | None = Field(None, description="ASE's files, read by fairchem")
 
 
 class Dataset(Section):
@@ -246,19 +252,19 @@ class Flags(Section):
     identifier: str | None = Field(None, description="the flag's")
     timestamp_id: str | None = Field(None, description="the flag's")
     seed: Seed | None = Field(None, description="the flag's")
-    is_debug: bool | None = Field(None, description="the flag's")
+    is_debug: Flag | None = Field(None, description="the flag's")
     run_dir: Any = Field(None, description="the flag's")
     print_every: Count | None = Field(None, description="the flag's")
-    amp: bool | None = Field(None, description="the flag's")
+    amp: Flag | None = Field(None, description="the flag's")
     checkpoint: str | None = Field(None, description="the flag's")
-    cpu: bool | None = Field(None, description="the flag's")
-    submit: bool | None = Field(None, description="the flag's")
-    summit: bool | None = Field(None, description="the flag's")
+    cpu: Flag | None = Field(None, description="the flag's")
+    submit: Flag | None = Field(None, description="the flag's")
+    summit: Flag | None = Field(None, description="the flag's")
     world_size: Count | None = Field(None, description="the flag's")
     distributed_backend: Literal["gloo", "nccl"] | None = Field(None, description="the flag's")
     gp_gpus: Count | None = Field(None, description="the flag's")
     timeout: Count | None = Field(None, description="the flag's")
-    hide_eval_progressbar: bool | None = Field(None, description="the flag's")
+    hide_eval_progressbar: Flag | None = Field(None, description="the flag's")
 
 
 class Config(Flags):
@@ -333,10 +339,12 @@ class Model(Section):
 
     name: str = Field(description="as it is registered")
     cutoff: Cutoff | None = Field(None, description="Å; atoms further apart share no edge")
-    regress_forces: Literal[True] | None = Field(None, description="this trainer learns forces")
-    use_pbc: bool | None = Field(None, description="edges to periodic images; false for molecules")
-    use_pbc_single: bool | None = Field(None, description="these one structure at a time, to save memory")
-    otf_graph: bool | None = Field(None, description="edges are found anew, not taken from the data")
+    regress_forces: Annotated[Literal[True], BeforeValidator(flag_of_text)] | None = Field(
+        None, description="this trainer learns forces"
+    )
+    use_pbc: Flag | None = Field(None, description="edges to periodic images; false for molecules")
+    use_pbc_single: Flag | None = Field(None, description="these one structure at a time, to save memory")
+    otf_graph: Flag | None = Field(None, description="edges are found anew, not taken from the data")
 
 
 class Replaced(Section):
@@ -403,9 +411,9 @@ class ForceNet(Model):
     ablation: str | None = Field(None, description="what is left out")
     decoder_type: Literal["linear", "mlp"] | None = Field(None, description="of forces")
     decoder_activation_str: str | None = Field(None, description="a name of fairchem's `Act`")
-    training: bool | None = Field(None, description="the original's, unused")
+    training: Flag | None = Field(None, description="the original's, unused")
     max_neighbors: Count | None = Field(None, description="at most so many edges for each atom")
-    direct_forces: bool | None = Field(None, description="forces by the decoder, not the energy's gradient")
+    direct_forces: Flag | None = Field(None, description="forces by the decoder, not the energy's gradient")
 
 
 class GemNetT(Model):
@@ -427,11 +435,11 @@ class GemNetT(Model):
     rbf: dict[str, Any] | None = Field(None, description="radial basis")
     envelope: dict[str, Any] | None = Field(None, description="smooth cutoff")
     cbf: dict[str, Any] | None = Field(None, description="circular basis")
-    extensive: bool | None = Field(None, description="energies are sums over atoms")
+    extensive: Flag | None = Field(None, description="energies are sums over atoms")
     output_init: Literal["HeOrthogonal", "zeros"] | None = Field(None, description="of the output layers")
     num_elements: Count | None = Field(None, description="that it has embeddings for")
     max_neighbors: Count | None = Field(None, description="at most so many edges for each atom")
-    direct_forces: bool | None = Field(None, description="forces by a head of their own")
+    direct_forces: Flag | None = Field(None, description="forces by a head of their own")
     activation: str | None = Field(None, description="of fairchem's, or what takes its place")
     scale_file: str | dict[str, Positive] | None = Field(None, description="factors, or a JSON file of them")
 
@@ -447,13 +455,13 @@ class CGCNNIReLU(Replaced, CGCNN):
 class DimeNetPlusPlusIReLU(Replaced, DimeNetPlusPlus):
     """DimeNet++ with replaced activations."""
 
-    conservative: bool | None = Field(None, description="forces are the full gradient; false is fairchem's")
+    conservative: Flag | None = Field(None, description="forces are the full gradient; false is fairchem's")
 
 
 class ForceNetIReLU(Replaced, ForceNet):
     """ForceNet with replaced activations."""
 
-    replaced_by_position: bool | None = Field(None, description="as in the published runs")
+    replaced_by_position: Flag | None = Field(None, description="as in the published runs")
 
 
 class GemNetTIReLU(Replaced, GemNetT):

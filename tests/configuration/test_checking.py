@@ -65,6 +65,13 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(sound):
     assert optim["optimizer_params"] == {"eps": 1e-8, "amsgrad": True}
 
 
+def test_true_and_false_of_the_command_line_are_flags(sound):
+    config = changed(changed(sound, "model.use_pbc", "false"), "outputs.forces.eval_on_free_atoms", "True")
+    checked = check_config(config)
+    assert checked["model"]["use_pbc"] is False
+    assert checked["outputs"]["forces"]["eval_on_free_atoms"] is True
+
+
 MISTAKES = [
     ("optim.batch_size", 0, "optim.batch_size is 0; it must be a number of at least 1"),
     ("optim.batch_size", 2.5, "optim.batch_size is 2.5; it must be a whole number"),

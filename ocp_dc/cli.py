@@ -88,14 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
-<<<<<<< HEAD
         with _ended_by_signals():
             status = _run(arguments[1:] if debug else arguments)
-        sys.stdout.flush()
-=======
-        status = _run(arguments[1:] if debug else arguments)
         _flush()
->>>>>>> wip-files
         return status
     except (Exception, KeyboardInterrupt) as error:
         if debug:

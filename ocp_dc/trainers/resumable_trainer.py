@@ -75,9 +75,12 @@ class ResumableTrainer(PredictingTrainer):
         """fairchem's, under another name until complete: a killed run keeps its last checkpoint, and the one before."""
         self._require_finite()
         path = Path(self.config["cmd"]["checkpoint_dir"]) / checkpoint_file
-        if super().save(metrics, partial_checkpoint(path).name, training_state) is None:
-            return None
-        replace_checkpoint(path)
+        try:
+            if super().save(metrics, partial_checkpoint(path).name, training_state) is None:
+                return None
+            replace_checkpoint(path)
+        finally:
+            partial_checkpoint(path).unlink(missing_ok=True)
         self.last_checkpoint = str(path)
         return self.last_checkpoint
 

@@ -3,4 +3,6 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$repository"
-exec "$venv/bin/python" -m pytest "$@"
+# two at a time: most of what they run takes one core
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"

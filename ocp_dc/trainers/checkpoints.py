@@ -31,6 +31,7 @@ SETTINGS_WITHOUT_WEIGHTS = [
     "use_pbc",
 ]
 
+EXPLAINED = {"T_max": ", the steps of max_epochs if it is not given"}
 # in a run's folder of checkpoints, held while it trains
 LOCK = "lock"
 
@@ -139,7 +140,9 @@ def require_same_training(path: str, checkpoint: dict, optim: dict, labels: dict
     keys = sorted((theirs.keys() | optim.keys()) - CHANGE_NO_WEIGHT)
     # nothing, 0 and {} mean the same
     if different := [key for key in keys if (theirs.get(key) or None) != (optim.get(key) or None)]:
-        differences = ", ".join(f"optim.{key} {theirs.get(key)!r} (config: {optim.get(key)!r})" for key in different)
+        differences = ", ".join(
+            f"optim.{key} {theirs.get(key)!r} (config: {optim.get(key)!r}{EXPLAINED.get(key, '')})" for key in different
+        )
         raise InputError(
             f"checkpoint {path} was trained with {differences}: set the config to the checkpoint's values, or start "
             "anew from its weights with --weights-only"

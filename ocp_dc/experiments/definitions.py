@@ -14,8 +14,12 @@ from ocp_dc.errors import InputError
 
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 # the paper's; its runs as they were made where they differ from its text (OC22 without periodic images, ForceNet with
-# its activations replaced by position); this package's own
-PROTOCOLS = ("paper", "as_published", "recommended")
+# its activations replaced by position); the paper's with the learning rate halved every five epochs, an option of its
+# scripts that the text does not mention; this package's own
+PROTOCOLS = ("paper", "as_published", "halved", "recommended")
+# those that have configs of their own
+CONFIGURED = ("as_published", "recommended")
+HALVED_EVERY_EPOCHS = 5
 PAPER_BETA = 30.0
 # quantities of a run that the paper's tables show, and their columns in its records
 MEASURED = {"energy MAE": "energy_mae", "force MAE": "force_mae"}
@@ -150,7 +154,8 @@ class Experiment:
             InputError: there is none for this model, variant and protocol.
         """
         suffix = VARIANTS[self.variant]
-        name = f"{self.collection.name}/{self.model}{suffix}{'' if self.protocol == 'paper' else f'_{self.protocol}'}"
+        of_protocol = f"_{self.protocol}" if self.protocol in CONFIGURED else ""
+        name = f"{self.collection.name}/{self.model}{suffix}{of_protocol}"
         of_another_variant = suffix == "_dc" and self.variant != MODELS[self.model].method
         if of_another_variant or not has_config(name):
             raise InputError(
@@ -260,6 +265,7 @@ def experiments_of(
     seeds: int = 1,
     with_recommended: bool = False,
     as_published: bool = False,
+    with_halved: bool = False,
 ) -> list[Experiment]:
     """The runs of a table or figure, each once, in a fixed order; a baseline and its method are neighbours.
 
@@ -270,6 +276,7 @@ def experiments_of(
         seeds: seeds 0 … seeds − 1.
         with_recommended: add the recommended protocol's runs for the models and molecules there.
         as_published: as the paper's runs were made, where that differs from its text.
+        with_halved: add the same runs with the learning rate halved every five epochs.
 
     Raises:
         InputError: something is unknown, or nothing matches.
@@ -293,6 +300,8 @@ def experiments_of(
     found = []
     for seed in range(seeds):
         found += table.experiments(columns, seed, protocol)
+        if with_halved:
+            found += table.experiments(columns, seed, "halved")
         if with_recommended:
             found += _recommended_experiments(table, columns, seed)
     chosen = [
@@ -336,7 +345,7 @@ def paper_value(experiment: Experiment, target: str | None = None) -> PaperValue
             places (SchNet with IReLU and rescaling, 50,000 conformations: Tables 1 and 8, and Fig. 2). By default the
             first of them, in the tables' order.
     """
-    if experiment.protocol == "recommended" or experiment.beta != PAPER_BETA:
+    if experiment.protocol in ("halved", "recommended") or experiment.beta != PAPER_BETA:
         return None
     place = target.removeprefix("table") if target else None
     key = (MODELS[experiment.model].record, experiment.variant, experiment.molecule, experiment.train_size)

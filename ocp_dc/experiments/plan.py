@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import ocp_dc
 from ocp_dc.config_files import config_file
-from ocp_dc.experiments.definitions import PAPER_BETA, Experiment
+from ocp_dc.experiments.definitions import HALVED_EVERY_EPOCHS, PAPER_BETA, Experiment
 from ocp_dc.experiments.scales import Scale
 from ocp_dc.runs.records import write_description
 from ocp_dc.runs.results import Cell
@@ -76,7 +76,11 @@ class Run:
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return self.epochs * math.ceil(self.sizes["train"] / _config(self.experiment.config)["optim"]["batch_size"])
+        return self.epochs * self._epoch_steps
+
+    @property
+    def _epoch_steps(self) -> int:
+        return math.ceil(self.sizes["train"] / _config(self.experiment.config)["optim"]["batch_size"])
 
     @property
     def command(self) -> list[str]:
@@ -89,6 +93,7 @@ class Run:
             f"--dataset.val.src={self.data / 'val'}",
             "--hide_eval_progressbar=True",
             *self._beta(),
+            *self._schedule(),
             *self.scale.overrides(self.experiment.model),
         ]
 
@@ -102,6 +107,13 @@ class Run:
             for target, loss in entry.items()
         ]
         return [f"--loss_functions={changed}"]
+
+    def _schedule(self) -> list[str]:
+        """The trainer's schedules count steps."""
+        if self.experiment.protocol != "halved":
+            return []
+        steps = HALVED_EVERY_EPOCHS * self._epoch_steps
+        return ["--optim.scheduler=StepLR", f"--optim.step_size={steps}", "--optim.gamma=0.5"]
 
     def describe(self, manifests: dict[str, Manifest]) -> None:
         """Writes ``experiment.json``: everything a worker needs, and a reader wants to know.

@@ -53,6 +53,11 @@ class ChemistryStudy(Study):
         group.add_argument("--variant", metavar="V", nargs="+", help=f"only these, of {', '.join(VARIANTS)}")
         group.add_argument("--with-recommended", action="store_true", help="add this package's recommended protocol")
         group.add_argument(
+            "--with-halved",
+            action="store_true",
+            help="add the same runs with the learning rate halved every five epochs, as the paper's scripts can",
+        )
+        group.add_argument(
             "--as-published",
             action="store_true",
             help="as the paper's runs were, faults included: OC22 without periodic images, ForceNet* with its "
@@ -69,7 +74,14 @@ class ChemistryStudy(Study):
         source, molecule = _source(args, out)
         asked = args.molecule or ([molecule] if molecule else None)
         experiments = experiments_of(
-            args.target, args.model, asked, args.variant, args.seeds, args.with_recommended, args.as_published
+            args.target,
+            args.model,
+            asked,
+            args.variant,
+            args.seeds,
+            with_recommended=args.with_recommended,
+            as_published=args.as_published,
+            with_halved=args.with_halved,
         )
         if molecule:
             print(f"{source.path} holds {molecule}: only its runs are planned")

@@ -84,6 +84,8 @@ def _table_groups(table: Table, results: Results) -> Iterator[tables.Group]:
         runs = (each for name in published for each in _of_molecules(table, row.model, name, "as_published"))
         if any(results.cell(each.cell).runs for each in runs):
             yield _group(table, row.model, published, f", as published: {table.collection.as_published}", optional=True)
+        halved = dict.fromkeys(row.variants, "halved")
+        yield _group(table, row.model, halved, ", learning rate halved every five epochs", optional=True)
         recommended = dict.fromkeys(recommended_variants(row.model, table.collection), "recommended")
         yield _group(table, row.model, recommended, ", recommended protocol (ours)", optional=True, highlighted=True)
 

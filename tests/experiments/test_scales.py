@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fairchem.core.common.utils import load_config
 
 from ocp_dc.config_files import config_file
-from ocp_dc.experiments.definitions import MD17, OC22, PAPERS_MODELS, Experiment, experiments_of
+from ocp_dc.experiments.definitions import MD17, OC22, PAPERS_MODELS, Experiment, experiments_of, paper_value
 from ocp_dc.experiments.plan import Run
 from ocp_dc.experiments.scales import SCALES, WIDTHS
 from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source
@@ -77,3 +79,26 @@ def test_every_model_of_a_table_has_its_smaller_widths():
         for experiment in experiments_of(target):
             overrides = SCALES[scale, experiment.collection].overrides(experiment.model)
             assert any(word.startswith("--model.") for word in overrides)
+
+
+def test_the_halved_rate_is_the_papers_protocol_but_for_the_schedule(tmp_path):
+    added = set(experiments_of("table1", molecules=["ethanol"], with_halved=True)) - set(experiments_of("table1"))
+    assert {experiment.protocol for experiment in added} == {"halved"}
+    halved = next(each for each in added if each.model == "schnet" and each.variant == "irelu+rescaled")
+    paper = replace(halved, protocol="paper")
+    assert halved.config == paper.config == "md17/schnet_dc"
+    assert paper_value(halved) is None
+    assert Experiment.of_id(halved.id) == halved
+    commands = [planned(each, "paper", tmp_path).command for each in (halved, paper)]
+    schedule = [word for word in commands[0] if word not in commands[1] and str(tmp_path) not in word]
+    # five epochs of 50,000 conformations in batches of 20
+    assert schedule == ["--optim.scheduler=StepLR", "--optim.step_size=12500", "--optim.gamma=0.5"]
+
+
+@pytest.mark.parametrize("model", sorted(PAPERS_MODELS.keys() - {"gemnet_t"}))
+def test_the_length_of_the_paper_with_small_networks(model, tmp_path):
+    run = planned(Experiment(model, "original", "ethanol"), "length", tmp_path)
+    assert run.sizes == {"train": 50_000, "val": 6_250, "test": 6_250}
+    assert run.steps == 125_000
+    overridden = [word.split("=")[0] for word in run.command if word.startswith(("--model.", "--optim."))]
+    assert overridden == ["--optim.num_workers", *(f"--model.{key}" for key in WIDTHS["medium"][model])]

@@ -38,7 +38,12 @@ seeds = some.integers(0, 2**32 - 1)
 
 
 @few
-@given(seed=seeds, count=some.integers(1, 8), natoms=some.integers(1, 5), scale=some.floats(1e-6, 1e6))
+@given(
+    seed=seeds,
+    count=some.integers(1, 8),
+    natoms=some.integers(1, 5),
+    scale=some.floats(1e-6, 1e6, allow_subnormal=False),
+)
 def test_molecules_come_back_from_lmdbs_as_they_were_to_float32(seed, count, natoms, scale):
     random = np.random.default_rng(seed)
     arrays = {
@@ -230,7 +235,7 @@ def test_edges_do_not_depend_on_images_and_order(seed, natoms, pbc):
 
 
 @several
-@given(label=some.floats(1e-300, 1e300), exponent=some.integers(-290, 290))
+@given(label=some.floats(1e-300, 1e300, allow_subnormal=False), exponent=some.integers(-290, 290))
 def test_c_is_the_smallest_power_of_ten_that_no_label_exceeds(label, exponent):
     power = float(f"1e{exponent}")
     for value in (label, power, math.nextafter(power, math.inf), math.nextafter(power, 0)):

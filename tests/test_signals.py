@@ -4,15 +4,28 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 from test_training import launch, only_checkpoint
 
 
+@contextmanager
+def heeded(number):
+    """Processes that are started within it do as the signal's default says."""
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_training_ends_in_order(train_arguments, tmp_path, name):
     arguments = ("--optim.max_epochs=1000", "--optim.checkpoint_every=7", "--optim.eval_every=100000", "--cpu")
-    process = launch(train_arguments("schnet_dc", *arguments))
+    # a shell has what it runs in the background ignore SIGINT
+    with heeded(signal.SIGINT):
+        process = launch(train_arguments("schnet_dc", *arguments))
     while not list(tmp_path.glob("checkpoints/*/checkpoint.pt")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)

@@ -74,10 +74,11 @@ class ResumableTrainer(PredictingTrainer):
     def save(self, metrics=None, checkpoint_file: str = "checkpoint.pt", training_state: bool = True) -> str | None:
         """fairchem's, under another name until complete: a killed run keeps its last checkpoint, and the one before."""
         self._require_finite()
+        if self.is_debug or not distutils.is_master():
+            return None
         path = Path(self.config["cmd"]["checkpoint_dir"]) / checkpoint_file
         try:
-            if super().save(metrics, partial_checkpoint(path).name, training_state) is None:
-                return None
+            super().save(metrics, partial_checkpoint(path).name, training_state)
             replace_checkpoint(path)
         finally:
             partial_checkpoint(path).unlink(missing_ok=True)

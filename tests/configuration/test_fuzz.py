@@ -24,7 +24,9 @@ TEXTS = some.one_of(
         ["1e-4", "-1", "0", "2.5", "nan", "inf", "True", "None", "[1]", "{'a': 1}", "{}", "auto", "none", "1e999"]
     ),
 )
-LEAVES = some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=5) | WORDS
+LEAVES = (
+    some.none() | some.booleans() | some.integers() | some.floats(allow_subnormal=False) | some.text(max_size=5) | WORDS
+)
 VALUES = some.recursive(
     LEAVES, lambda of: some.lists(of, max_size=3) | some.dictionaries(WORDS, of, max_size=3), max_leaves=5
 )

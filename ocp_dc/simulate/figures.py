@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ocp_dc.runs.rendering import Picture
+from ocp_dc.simulate.measuring import Measured
 from ocp_dc.simulate.metrics import BINS, FARTHEST, distance_distribution
-
-if TYPE_CHECKING:
-    from ocp_dc.simulate.reading import Reference
-    from ocp_dc.simulate.report import Measured
+from ocp_dc.simulate.reading import Reference
 
 DOTS_PER_INCH = 110
 # of Okabe and Ito, distinct for the colour-blind

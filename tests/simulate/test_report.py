@@ -14,9 +14,9 @@ from simulated import settings
 
 from ocp_dc.cli import main
 from ocp_dc.errors import InputError
+from ocp_dc.simulate.measuring import measure
 from ocp_dc.simulate.metrics import BINS, FARTHEST
 from ocp_dc.simulate.reading import Reference, Simulation, Trajectory, read_simulation
-from ocp_dc.simulate.report import measure
 
 SIMULATE = ("--start", "sample", "--length", "0.01", "--every", "1", "--replicas", "2", "--cpu")
 

@@ -17,6 +17,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 molecule=${molecule:-$repository/scripts/glycine.xyz}
 out=${out:-$repository/runs/tutorial}
 export PATH="$venv/bin:$PATH"
+# networks this small gain nothing from a second thread, and lose where it has to wait for a core
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 needed=tblite${3:+, rdkit}
 if ! python -c "import $needed" 2>/dev/null; then

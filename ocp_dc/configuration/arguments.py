@@ -49,8 +49,9 @@ def checked_arguments(mode: str, arguments: Sequence[str]) -> tuple[argparse.Nam
 def _choose_run(args: argparse.Namespace) -> None:
     """A run goes on under its own name, and one that began from another's weights from its own."""
     runs = Path(args.run_dir) / CHECKPOINTS
-    if args.timestamp_id and args.weights_only and (runs / args.timestamp_id / "checkpoint.pt").is_file():
-        args.checkpoint, args.weights_only = None, False
+    own = runs / (args.timestamp_id or "") / "checkpoint.pt"
+    if args.timestamp_id and args.weights_only and own.is_file():
+        args.checkpoint = str(own)
     if args.checkpoint and not args.timestamp_id and not args.weights_only:
         folder = Path(args.checkpoint).resolve().parent
         if folder.parent == runs.resolve():

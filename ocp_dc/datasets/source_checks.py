@@ -169,23 +169,17 @@ class SourceWatch:
         self._sizes: Mapping[Path, int] = {file: file.stat().st_size for file in files}
 
     def over(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches of a loader, with a look at the files before each is read.
+        """The batches of a loader; where that fails, with a word on the files if these are why.
 
         Raises:
             InputError: see :meth:`check`.
         """
-        iterator = iter(batches)
-        while True:
+        try:
+            yield from batches
+        except (RuntimeError, InputError):
+            # as a worker of the loader reports that it was killed, or what it found
             self.check()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            except (RuntimeError, InputError):
-                # as a worker of the loader reports that it was killed, or what it found
-                self.check()
-                raise
-            yield batch
+            raise
 
     def check(self) -> None:
         """Raises InputError if a file is gone, or has become shorter."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from ocp_dc.errors import InputError
@@ -81,13 +78,12 @@ def run_reproduce(args: argparse.Namespace) -> int:
     print(format_plan(runs, out), flush=True)
     if args.dry_run:
         return 0
-    with _sigterm_as_exit():
-        ready, failed = study.prepare(runs if args.only_index is None else [runs[args.only_index]])
-        if settings is not None:
-            _submit(ready, settings, out)
-            return _summarize(failed) if failed else 0
-        patience = math.inf if args.only_index is None else PATIENCE
-        outcomes = run_all([run.folder for run in ready], args.jobs or default_jobs(), patience)
+    ready, failed = study.prepare(runs if args.only_index is None else [runs[args.only_index]])
+    if settings is not None:
+        _submit(ready, settings, out)
+        return _summarize(failed) if failed else 0
+    patience = math.inf if args.only_index is None else PATIENCE
+    outcomes = run_all([run.folder for run in ready], args.jobs or default_jobs(), patience)
     if args.only_index is None:
         print_table(out, args.target)
     return _summarize([*outcomes, *failed])
@@ -133,13 +129,3 @@ def _summarize(outcomes: Sequence[Outcome]) -> int:
     if unresolved:
         print("start the same command again to go on with what has not finished or diverged")
     return 1 if unresolved else 0
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """So that workers are stopped when this process is asked to stop."""
-    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

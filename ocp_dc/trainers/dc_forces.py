@@ -283,7 +283,7 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
         """Without the step, or from the last checkpoint's weights; raises the error again where that is no use."""
         mode = self.config["optim"].get("on_nonfinite") or "stop"
         self._faults += 1
-        if mode == "restore" and self.last_checkpoint is None:
+        if mode == "restore" and not self._own_checkpoint.exists():
             mode = "skip"
         # BatchNorm keeps what it has seen
         spoilt = mode == "skip" and not all(bool(buffer.isfinite().all()) for buffer in self.model.buffers())
@@ -291,8 +291,8 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
             raise error
         self.unshown.forget()
         if mode == "restore":
-            self._take_weights_of(self.last_checkpoint)
-        what = "left out" if mode == "skip" else f"left out, weights are those of {self.last_checkpoint}"
+            self._restore()
+        what = "left out" if mode == "skip" else f"left out, weights are those of {self._own_checkpoint}"
         logging.warning(f"{error}. The step is {what} (optim.on_nonfinite: {mode}; {self._faults} of {MOST_FAULTS})")
 
     def _train_step(self, batch: Batch, bar: tqdm) -> None:

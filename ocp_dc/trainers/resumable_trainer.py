@@ -32,7 +32,7 @@ class ResumableTrainer(PredictingTrainer):
 
     Attributes:
         data_units: of the config's data; None where it has none.
-        last_checkpoint: that it was loaded from, or has written.
+        last_checkpoint: that it was loaded from, or has written, to go on from.
     """
 
     def __init__(self, data_units: Units | None, **settings: Any) -> None:
@@ -47,14 +47,15 @@ class ResumableTrainer(PredictingTrainer):
         """fairchem's, after checks that the checkpoint is of this model, these labels and their units.
 
         Training goes on where it was, on the same data and in the same way; with ``task.weights_only`` it starts anew
-        from the weights, C and the reference energies.
+        from the weights, C and the reference energies, unless the checkpoint is its own.
         """
         if checkpoint is None:
             checkpoint = read_checkpoint(checkpoint_path, self.device)
         require_same_model(checkpoint_path, checkpoint, self.config["model"], self.model)
         require_same_labels(checkpoint_path, checkpoint, self.config["task"])
         require_same_units(checkpoint_path, checkpoint, self.data_units)
-        anew = bool(self.config["task"].get("weights_only"))
+        own = Path(checkpoint_path).resolve().parent == self._own_checkpoint.resolve().parent
+        anew = bool(self.config["task"].get("weights_only")) and not own
         self.config["labels"] = None if anew else checkpoint["config"].get("labels")
         for target, state in checkpoint["normalizers"].items():
             self.normalizers[target] = float64_normalizer(float(state["mean"]), float(state["rmsd"])).to(self.device)
@@ -69,21 +70,25 @@ class ResumableTrainer(PredictingTrainer):
         self.last_checkpoint = str(checkpoint_path)
         if not (inference_only or anew):
             self._resumed = {name: value for name, value in checkpoint.items() if name != "state_dict"}
-            self.metrics_log.drop_after(self.step)
+
+    @property
+    def _own_checkpoint(self) -> Path:
+        return Path(self.config["cmd"]["checkpoint_dir"]) / "checkpoint.pt"
 
     def save(self, metrics=None, checkpoint_file: str = "checkpoint.pt", training_state: bool = True) -> str | None:
         """fairchem's, under another name until complete: a killed run keeps its last checkpoint, and the one before."""
         self._require_finite()
         if self.is_debug or not distutils.is_master():
             return None
-        path = Path(self.config["cmd"]["checkpoint_dir"]) / checkpoint_file
+        path = self._own_checkpoint.with_name(checkpoint_file)
         try:
             super().save(metrics, partial_checkpoint(path).name, training_state)
             replace_checkpoint(path)
         finally:
             partial_checkpoint(path).unlink(missing_ok=True)
-        self.last_checkpoint = str(path)
-        return self.last_checkpoint
+        if training_state:
+            self.last_checkpoint = str(path)
+        return str(path)
 
     @contextmanager
     def _alone_in_its_folder(self) -> Iterator[None]:
@@ -91,11 +96,11 @@ class ResumableTrainer(PredictingTrainer):
         if self.is_debug or not distutils.is_master():
             yield
             return
-        folder = Path(self.config["cmd"]["checkpoint_dir"])
+        existing = self._own_checkpoint
+        folder = existing.parent
         with file_lock(folder / LOCK, wait=False) as lock:
             if lock is None:
                 raise InputError(f"{folder} is being written to by another run: choose another --timestamp-id, or wait")
-            existing = folder / "checkpoint.pt"
             own = self._resumed and Path(self.last_checkpoint).resolve().parent == folder.resolve()
             if existing.exists() and not own:
                 raise InputError(f"{existing} exists and is another run's: choose another --run-dir or --timestamp-id")
@@ -103,14 +108,19 @@ class ResumableTrainer(PredictingTrainer):
             yield
 
     def _require_same_training(self, labels: dict[str, Any]) -> None:
-        """That the loaded checkpoint, if any, was trained as the config says, on the data that ``labels`` describe."""
+        """That the loaded checkpoint, if any, was trained as the config says, on the data that ``labels`` describe.
+
+        What was logged after it, and will be again, is dropped then: not before, as it is another's log until then.
+        """
         if self._resumed:
             require_training_state(self.last_checkpoint, self._resumed)
             require_same_training(self.last_checkpoint, self._resumed, self.config["optim"], labels)
+            self.metrics_log.drop_after(self.step)
             self._resumed = {}
 
-    def _take_weights_of(self, path: str) -> None:
-        """And its optimizer, with the step and the learning rate as they are."""
+    def _restore(self) -> None:
+        """Weights and optimizer of the run's last checkpoint; the step and the learning rate stay."""
+        path = str(self._own_checkpoint)
         place = self.step, self.epoch
         rate = self.scheduler.scheduler.state_dict() if self.scheduler.scheduler_type != "Null" else None
         super().load_checkpoint(path, read_checkpoint(path, self.device))

@@ -1,5 +1,6 @@
 """A run goes on as itself, from a checkpoint that is whole, or not at all."""
 
+import json
 import os
 import shutil
 import time
@@ -89,6 +90,15 @@ def test_anew_begins_with_the_weights_and_its_own_optimizer(trained, train_argum
     assert {entry["step"].item() for entry in state["optimizer"]["state"].values()} == {state["step"]}
 
 
+def logged_beyond(checkpoint: Path) -> Path:
+    """The log of a run that has gone on since its checkpoint."""
+    log = checkpoint.parents[2] / "logs" / "tensorboard" / "run" / "metrics.jsonl"
+    last = log.read_text().splitlines()[-1]
+    with log.open("a") as file:
+        file.write(json.dumps({**json.loads(last), "step": 1000}) + "\n")
+    return log
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -98,9 +108,10 @@ def test_anew_begins_with_the_weights_and_its_own_optimizer(trained, train_argum
     ],
 )
 def test_another_way_of_training_is_refused(trained, train_arguments, override, message):
-    before = trained.read_bytes()
+    log = logged_beyond(trained)
+    before = trained.read_bytes(), log.read_bytes()
     refused(train_arguments("schnet_dc", *NAMED, TWO_EPOCHS, override), message)
-    assert trained.read_bytes() == before
+    assert (trained.read_bytes(), log.read_bytes()) == before
 
 
 def test_other_data_are_refused(trained, train_arguments, tmp_path):
@@ -113,8 +124,11 @@ def test_other_data_are_refused(trained, train_arguments, tmp_path):
 
 
 def test_two_runs_do_not_share_a_folder(trained, train_arguments):
+    log = logged_beyond(trained)
+    before = log.read_bytes()
     with file_lock(trained.with_name("lock")):
         refused(train_arguments("schnet_dc", *NAMED, TWO_EPOCHS), "is being written to by another run")
+    assert log.read_bytes() == before
 
 
 def test_what_a_killed_save_left_goes(trained, train_arguments):

@@ -19,6 +19,7 @@ dde = import_deepxde()
 
 HIDDEN_LAYERS, WIDTH = 6, 40
 LARGEST_SIGNAL = 2.0
+BATCH_NORM_EPSILON = 1e-5
 Layers = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -102,25 +103,26 @@ class CollocationBatchNorm(Network):
 class PublishedBatchNorm(Network):
     """The published "+ BN": BatchNorm after each activation, never trained, never saved, always in training mode.
 
-    The layers are in a list that PyTorch does not look into. What the network gives at a point depends on all points
-    that it is given at once, and the derivative of the sum of all outputs, which is what DeepXDE takes, is 0.
+    Its weights are where they begin, at 1 and 0. What the network gives at a point depends on all points that it is
+    given at once, and the derivative of the sum of all outputs, which is what DeepXDE takes, is 0.
     """
 
-    def __init__(self, inputs: int, outputs: int, name: str) -> None:
-        super().__init__(inputs, outputs, name)
-        dtype = self.linears[0].weight.dtype
-        self.norms = [nn.BatchNorm1d(WIDTH, dtype=dtype) for _ in range(HIDDEN_LAYERS)]
-
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.linears[-1](self.norms[-1](self.hidden(inputs)[-1][1]))
+        return self.linears[-1](_normalized(self.hidden(inputs)[-1][1]))
 
     def hidden(self, inputs: Tensor) -> list[tuple[Tensor, Tensor]]:
         signals, x = [], inputs
-        for linear, norm in zip(self.linears, self.norms, strict=False):
+        for linear in self.linears[:-1]:
             before = linear(x)
             signals.append((before, self.activation(before)))
-            x = norm(signals[-1][1])
+            x = _normalized(signals[-1][1])
         return signals
+
+
+def _normalized(x: Tensor) -> Tensor:
+    """Untrained BatchNorm over the batch at hand; its second derivatives take half the time of PyTorch's own."""
+    variance, mean = torch.var_mean(x, dim=0, unbiased=False)
+    return (x - mean) * torch.rsqrt(variance + BATCH_NORM_EPSILON)
 
 
 @torch.no_grad()

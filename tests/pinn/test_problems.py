@@ -13,7 +13,7 @@ dde = pytest.importorskip("deepxde", reason='needs the extra: pip install ".[pin
 
 from ocp_dc.pinn import as_published, corrected, residuals  # noqa: E402
 from ocp_dc.pinn.jets import jet_by_deepxde  # noqa: E402
-from ocp_dc.pinn.networks import Network, keep_signal_size  # noqa: E402
+from ocp_dc.pinn.networks import Network, PublishedBatchNorm, keep_signal_size  # noqa: E402
 from ocp_dc.pinn.problem import Points  # noqa: E402
 
 PROTOCOLS = {"as_published": as_published, "corrected": corrected}
@@ -65,6 +65,33 @@ def test_solutions_of_the_euler_equations(solution):
 def test_published_sign_of_the_pressure_gradient():
     (total,) = residual_of(as_published.summed_euler, falling_gas, 2)
     assert total == pytest.approx(np.full((50, 1), 2 * RHO * G))
+
+
+@pytest.mark.parametrize("kind", [Network, PublishedBatchNorm])
+def test_published_euler_is_the_sum_of_its_terms(kind):
+    """Also where every output depends on all points, so that the product rule does not hold; gradients too."""
+    torch.manual_seed(0)
+    network, inputs = kind(2, 3, "tanh"), points(2)
+
+    def gradient(values):
+        return torch.autograd.grad(values.sum(), inputs, create_graph=True)[0].unsqueeze(2).unbind(dim=1)
+
+    def loss_and_gradients(residual):
+        (error,) = residual(inputs, network(inputs))
+        dde.gradients.clear()
+        loss = error.square().mean()
+        return [loss, *torch.autograd.grad(loss, [linear.weight for linear in network.linears])]
+
+    def term_by_term(inputs, outputs):
+        rho, v, p = outputs.split(1, dim=1)
+        energy = p / (GAMMA - 1) + 0.5 * rho * v**2
+        (_, rho_t), (v_x, v_t), (p_x, _) = map(gradient, (rho, v, p))
+        mass = rho_t + gradient(rho * v)[0]
+        return [mass + rho * (v_t + v * v_x) - p_x + gradient(energy)[1] + gradient(v * (energy + p))[0]]
+
+    for given, wanted in zip(*map(loss_and_gradients, (as_published.coupled_euler, term_by_term)), strict=True):
+        assert wanted.abs().max() > 1e-6
+        torch.testing.assert_close(given, wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_diffusion_reaction_of_waves():

@@ -61,9 +61,7 @@ class Scale:
 
 SCALE_NAMES = ("paper", "length", "small", "quickstart", "smoke")
 # whether everything runs: some 20 steps of small networks
-_SMOKE = Scale(
-    "smoke", 100, 20, 20, 20, epochs=4, width="narrow", settings=("--optim.num_workers=0", "--print-every=5")
-)
+SMOKE = Scale("smoke", 100, 20, 20, 20, epochs=4, width="narrow", settings=("--optim.num_workers=0", "--print-every=5"))
 SCALES = {
     (scale.name, collection): scale
     for collection, scales in {
@@ -85,13 +83,13 @@ SCALES = {
                 width="small",
                 settings=("--dataset.train.format=md17_packed", "--optim.eval_every=200", "--optim.num_workers=0"),
             ),
-            _SMOKE,
+            SMOKE,
         ),
         OC22: (
             Scale("paper", 200_000, 25_000, 25_000, 20),
             # a slab has ten times a molecule's edges: smaller networks, the paper's 50 epochs, some ten minutes of CPU
             Scale("small", 320, 40, 40, 20, width="medium"),
-            _SMOKE,
+            SMOKE,
         ),
     }.items()
     for scale in scales

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path, sample_path
+from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import (
     MODELS,
@@ -20,12 +19,11 @@ from ocp_dc.experiments.definitions import (
     experiments_of,
     recommended_variants,
 )
-from ocp_dc.experiments.plan import Run
+from ocp_dc.experiments.plan import Run, check_path, prepare
 from ocp_dc.experiments.scales import SCALE_NAMES, scale_of
-from ocp_dc.experiments.tables import OF_RUNS, circumstances, figure_pictures, table_of
+from ocp_dc.experiments.tables import EFWT_NOTE, OF_RUNS, figure_pictures, remarks_of, table_of
 from ocp_dc.runs.rendering import Picture
 from ocp_dc.runs.results import RunResult
-from ocp_dc.runs.running import Outcome
 from ocp_dc.runs.study import Study
 
 if TYPE_CHECKING:
@@ -43,9 +41,10 @@ class ChemistryStudy(Study):
         "missing is downloaded (default OUT/downloads); for OC22 the folder of its S2EF-total LMDBs, a file of "
         f"labelled structures that ASE reads, or the word {SAMPLE_WORD} (the default at scales other than paper)"
     )
-    table, remarks, pictures = staticmethod(table_of), staticmethod(circumstances), staticmethod(figure_pictures)
+    prepare = staticmethod(prepare)
+    table, remarks, pictures = staticmethod(table_of), staticmethod(remarks_of), staticmethod(figure_pictures)
     run_measures = OF_RUNS
-    run_note = "EFwT: test conformations with energy within 0.02 eV and every force component within 0.03 eV/Å."
+    run_note = EFWT_NOTE
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:
         group.add_argument("--model", metavar="M", nargs="+", help=f"only these, of {', '.join(MODELS)}")
@@ -69,8 +68,7 @@ class ChemistryStudy(Study):
         group.add_argument("--split-seed", metavar="S", type=int, help="of the random splits (default 0)")
 
     def plan(self, args: argparse.Namespace, out: Path) -> list[Run]:
-        if "=" in str(out):
-            raise InputError(f"--out {out}: fairchem cannot read a path with = in it; choose another")
+        check_path(out)
         source, molecule = _source(args, out)
         asked = args.molecule or ([molecule] if molecule else None)
         experiments = experiments_of(
@@ -95,24 +93,6 @@ class ChemistryStudy(Study):
             print(f"configs/{collection.name} has no recommended protocol for {', '.join(without)}")
         scale = scale_of(args.scale, collection, models)
         return [Run(experiment, scale, source, out) for experiment in experiments]
-
-    def prepare(self, runs: Sequence[Run]) -> tuple[list[Run], list[Outcome]]:
-        """Converts what is missing."""
-        ready, failed, prepared = [], [], {}
-        for run in runs:
-            if run.data not in prepared:
-                try:
-                    prepared[run.data] = run.source.prepare(run.experiment.molecule, run.sizes, run.data)
-                except InputError as error:
-                    prepared[run.data] = error
-            if isinstance(prepared[run.data], InputError):
-                failed.append(Outcome(run.folder, "failed", str(prepared[run.data])))
-            else:
-                run.describe(prepared[run.data])
-                ready.append(run)
-        if not ready:
-            raise prepared[runs[0].data]
-        return ready, failed
 
     def run_pictures(self, run: RunResult) -> list[Picture]:
         from ocp_dc.experiments.figures import run_pictures
@@ -140,10 +120,9 @@ def _source(args: argparse.Namespace, out: Path) -> tuple[Source, str | None]:
 
 
 def _md17_files(args: argparse.Namespace, out: Path) -> tuple[type[Source], Path]:
-    from ocp_dc.experiments.sources import MoleculeSource
+    from ocp_dc.experiments.sources import MoleculeSource, molecule_files
 
-    path = args.data or out / "downloads"
-    return MoleculeSource, sample_path() if str(path) == SAMPLE_WORD else path
+    return MoleculeSource, molecule_files(args.data, out)
 
 
 def _oc22_files(args: argparse.Namespace) -> tuple[type[Source], Path]:

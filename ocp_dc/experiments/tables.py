@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ocp_dc.experiments.definitions import (
     COLUMNS,
@@ -26,22 +26,32 @@ from ocp_dc.runs.results import Measure, Results, RunResult
 from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 SPLIT_VERBS = {"train": "train", "val": "validate", "test": "test"}
+CENTERED = "centered energy MAE"
 # shown with each run; those of an earlier version have no more than EFwT
 OF_RUNS = (
     Measure("EFwT", "%", lower_is_better=False),
     Measure("energy offset", "eV", ENERGY_UNITS_IN_EV, lower_is_better=None),
-    Measure("centered energy MAE", "eV", ENERGY_UNITS_IN_EV),
+    Measure(CENTERED, "eV", ENERGY_UNITS_IN_EV),
 )
+EFWT_NOTE = "EFwT: test conformations with energy within 0.02 eV and every force component within 0.03 eV/Å."
 FIGURES = {"fig1": "Fig. 1", "fig2": "Fig. 2"}
 
 
 def measures(collection: Collection) -> tuple[Measure, Measure]:
     """The errors that the paper's tables show, in its units."""
     unit = collection.energy_unit
-    factors = {other: in_ev / ENERGY_UNITS_IN_EV[unit] for other, in_ev in ENERGY_UNITS_IN_EV.items()}
-    per_length = {f"{other}/Å": factor for other, factor in factors.items()}
+    per_length = {f"{other}/Å": factor for other, factor in _factors_to(unit).items()}
     energy, force = MEASURED
-    return Measure(energy, unit, factors), Measure(force, f"{unit}/Å", per_length)
+    return Measure(energy, unit, _factors_to(unit)), Measure(force, f"{unit}/Å", per_length)
+
+
+def centered_measure(collection: Collection) -> Measure:
+    """The energy error without its mean, see :class:`ocp_dc.evaluation.TestErrors`."""
+    return Measure(CENTERED, collection.energy_unit, _factors_to(collection.energy_unit))
+
+
+def _factors_to(unit: str) -> dict[str, float]:
+    return {other: in_ev / ENERGY_UNITS_IN_EV[unit] for other, in_ev in ENERGY_UNITS_IN_EV.items()}
 
 
 def table_of(target: str, results: Results) -> tables.Table:
@@ -188,10 +198,14 @@ def _settings(table: Table) -> str:
 # --- what is to be said about them ----------------------------------------------------------------------------------
 
 
-def circumstances(target: str, results: Results) -> list[str]:
+def remarks_of(target: str, results: Results) -> list[str]:
+    """See :func:`circumstances`."""
+    return circumstances([run for cell in table_of(target, results).cells(results) for run in cell.runs])
+
+
+def circumstances(runs: Iterable[RunResult]) -> list[str]:
     """Scale, conformations, how they were split, epochs, data, seeds, and which runs diverged."""
-    runs = [run for cell in table_of(target, results).cells(results) for run in cell.runs]
-    runs.sort(key=lambda run: list(COLUMNS).index(run.description["molecule"]))
+    runs = sorted(runs, key=lambda run: list(COLUMNS).index(run.description["molecule"]))
     molecules: dict[str, dict[str, None]] = {}
     sources = {}
     for run in runs:

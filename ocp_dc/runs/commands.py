@@ -25,12 +25,13 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
     targets = [target for study in known for target in study.targets]
     reproduce = subparsers.add_parser("reproduce", help="the runs of a table or figure of the paper, and the table")
     reproduce.add_argument("target", choices=targets, help="tables and figures of the paper")
-    reproduce.add_argument("--seeds", metavar="N", type=int, default=1, help="seeds 0 to N - 1 (default 1)")
+    seeds = ", ".join(f"{study.title}: {study.seeds}" for study in known)
+    reproduce.add_argument("--seeds", metavar="N", type=int, help=f"seeds 0 to N - 1 (default, {seeds})")
     reproduce.add_argument(
         "--scale",
         choices=list(dict.fromkeys(scale for study in known for scale in study.scales)),
-        default="paper",
-        help="paper (default): its protocol to the letter; others: less of it, smoke in minutes",
+        help="paper: its protocol to the letter, the default of the tables; others: less of it, smoke in minutes; "
+        + "; ".join(f"{study.title}: {', '.join(study.scales)}" for study in known),
     )
     reproduce.add_argument(
         "--data", metavar="PATH", type=Path, help=" ".join(f"{study.title}: {study.data_help}." for study in known)
@@ -70,6 +71,8 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
 def run_reproduce(args: argparse.Namespace) -> int:
     """0: every run has a result (diverging is one); 1: some failed, were killed or are another process's."""
     study = study_of(args.target)
+    args.scale = args.scale or study.scales[0]
+    args.seeds = study.seeds if args.seeds is None else args.seeds
     settings = _check(args, study)
     out = (args.out or Path("runs") / args.scale).resolve()
     runs = study.plan(args, out)

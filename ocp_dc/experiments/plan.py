@@ -148,6 +148,7 @@ class Run:
                 "theory": manifest.theory,
             },
             "command": shlex.join(self.command),
+            "energy_unit": manifest.energy_unit,
             "test_data": str(self.data / self.source.test_split),
             "test_batch_size": self.scale.test_batch_size,
             "ocp_dc_version": ocp_dc.__version__,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path
 from ocp_dc.errors import InputError
+from ocp_dc.experiments.claim_sections import claim_sections
 from ocp_dc.experiments.definitions import (
     MODELS,
     MOLECULES,
@@ -21,7 +22,7 @@ from ocp_dc.experiments.definitions import (
 )
 from ocp_dc.experiments.plan import Run, check_path, prepare
 from ocp_dc.experiments.scales import SCALE_NAMES, scale_of
-from ocp_dc.experiments.tables import EFWT_NOTE, OF_RUNS, figure_pictures, remarks_of, table_of
+from ocp_dc.experiments.tables import EFWT_NOTE, OF_RUNS, pictures_of, remarks_of, table_of
 from ocp_dc.runs.rendering import Picture
 from ocp_dc.runs.results import RunResult
 from ocp_dc.runs.study import Study
@@ -42,7 +43,8 @@ class ChemistryStudy(Study):
         f"labelled structures that ASE reads, or the word {SAMPLE_WORD} (the default at scales other than paper)"
     )
     prepare = staticmethod(prepare)
-    table, remarks, pictures = staticmethod(table_of), staticmethod(remarks_of), staticmethod(figure_pictures)
+    table, remarks, pictures = staticmethod(table_of), staticmethod(remarks_of), staticmethod(pictures_of)
+    sections = staticmethod(claim_sections)
     run_measures = OF_RUNS
     run_note = EFWT_NOTE
 

@@ -39,5 +39,5 @@ def _plot(axes: Axes, molecule: str, measure: Measure, results: Results) -> None
                     **{"capsize": 2, "markersize": 4, "label": f"{labels} / {rate}"},
                 )
     axes.set_xticks(range(len(activations)), activations.values(), rotation=30, ha="right", fontsize=7)
-    axes.set(ylabel=f"{measure.name} on the test set ({measure.unit})")
+    axes.set(ylabel=measure.title)
     set_log(axes.yaxis)

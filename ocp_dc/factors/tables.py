@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 
@@ -104,7 +103,7 @@ def _pair(
 ) -> Paired:
     """Two levels of a factor, with ``rest`` of the others."""
     baseline, other = (cell_of(results, molecule, (*rest[:position], level, *rest[position:])) for level in changed)
-    return paired(baseline, other, measure)
+    return paired(baseline, other, measure).finite
 
 
 def _effect(pairs: Sequence[Paired]) -> str:
@@ -112,6 +111,5 @@ def _effect(pairs: Sequence[Paired]) -> str:
     mean = mean_of(known)
     if not mean.count:
         return MISSING
-    spread = "" if mean.deviation is None else f" ± {mean.deviation:.2f}"
     lower, compared = sum(pair.lower for pair in known), sum(pair.count for pair in known)
-    return f"{mean.mean:+.2f}{spread}, × {math.exp(mean.mean):.3g}, {lower} of {compared}"
+    return f"{mean}, lower in {lower} of {compared}"

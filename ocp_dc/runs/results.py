@@ -78,10 +78,21 @@ class Measure:
         if run.status != "finished" or self.name not in run.record["quantities"]:
             return None
         quantity = run.record["quantities"][self.name]
+        try:
+            return quantity["value"] * self.factor(quantity["unit"])
+        except InputError as error:
+            raise InputError(f"{run.folder}: {error}") from error
+
+    def factor(self, unit: str) -> float:
+        """How much of the measure's unit one of another is.
+
+        Raises:
+            InputError: it is not known.
+        """
         factors = {**self.units, self.unit: 1.0}
-        if quantity["unit"] not in factors:
-            raise InputError(f"{run.folder}: {self.name} is in {quantity['unit']!r}; known are {', '.join(factors)}")
-        return quantity["value"] * factors[quantity["unit"]]
+        if unit not in factors:
+            raise InputError(f"{self.name} is in {unit!r}; known are {', '.join(factors)}")
+        return factors[unit]
 
     def improves(self, baseline: float | None, other: float | None) -> bool | None:
         """Whether the other is better than the baseline; what diverged (NaN) is worse than all that did not.

@@ -155,14 +155,17 @@ def test_table_has_a_row_for_each_activation_and_a_column_for_labels_and_rates(r
 def test_effects_are_means_of_logarithms_paired_by_seed(results):
     text = report(results)
     average, baseline, method = (cell.split("<br>")[0] for cell in row(text, "activation", "IReLU"))
-    assert baseline == "-1.04 ± 0.49, × 0.354, 2 of 2"
+    assert baseline == "-1.04 ± 0.49, × 0.354, lower in 2 of 2"
     assert method == baseline
     # seed 0: ln of 1/2, 1/2 and (2 to 1); seed 1: ln of 1/4 three times; where IReLU diverged nothing is compared
     seeds = [(2 * math.log(0.5) + math.log(2)) / 3, math.log(0.25)]
     mean = sum(seeds) / 2
-    assert average == f"{mean:+.2f} ± {abs(seeds[0] - seeds[1]) / math.sqrt(2):.2f}, × {math.exp(mean):.3g}, 5 of 6"
+    assert (
+        average
+        == f"{mean:+.2f} ± {abs(seeds[0] - seeds[1]) / math.sqrt(2):.2f}, × {math.exp(mean):.3g}, lower in 5 of 6"
+    )
     # one level of the rate: the same but where a cell is
-    assert row(text, "rate", "to zero by a cosine")[1].startswith("+0.00 ± 0.00, × 1, 0 of 2")
+    assert row(text, "rate", "to zero by a cosine")[1].startswith("+0.00 ± 0.00, × 1, lower in 0 of 2")
     assert row(text, "activation", "SiLU") == ["–<br>–<br>–"] * 3
     assert "](figures/factors-ethanol.png)" in text
 

@@ -82,6 +82,10 @@ class Run:
         return f"{width} {config} {self.experiment.molecule}", f"{width} {config}", of_model
 
     @property
+    def batch_size(self) -> int:
+        return _config(self.experiment.config)["optim"]["batch_size"]
+
+    @property
     def data(self) -> Path:
         molecule = self.experiment.molecule
         if self.source.split_dir is not None:
@@ -105,7 +109,7 @@ class Run:
 
     @property
     def _epoch_steps(self) -> int:
-        return math.ceil(self.sizes["train"] / _config(self.experiment.config)["optim"]["batch_size"])
+        return math.ceil(self.sizes["train"] / self.batch_size)
 
     @property
     def command(self) -> list[str]:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import ocp_dc
 from ocp_dc.errors import InputError
-from ocp_dc.runs.plan import PlannedRun
+from ocp_dc.runs.plan import Estimate, PlannedRun
 from ocp_dc.runs.rendering import Picture, Section
 from ocp_dc.runs.results import Measure, Results, RunResult
 from ocp_dc.runs.running import Outcome
@@ -47,11 +47,15 @@ class Study(ABC):
 
     @abstractmethod
     def plan(self, args: argparse.Namespace, out: Path) -> Sequence[PlannedRun]:
-        """The runs of ``args.target``, in the order of their numbers; nothing is written.
+        """The runs of ``args.target``, one of ``args.targets``, in the order of their numbers; nothing is written.
 
         Raises:
             InputError: an option that cannot be used.
         """
+
+    def estimate(self, args: argparse.Namespace) -> Estimate | None:
+        """How long a step may take where none was measured; None where nothing is known."""
+        return None
 
     @abstractmethod
     def prepare(self, runs: Sequence[PlannedRun]) -> tuple[list[PlannedRun], list[Outcome]]:

@@ -64,7 +64,7 @@ def test_two_runs_of_which_one_is_killed_resumed_and_reported(tea, tmp_path):
     lines = [line.split() for line in printed.splitlines()]
     assert ["0", "green-s0", "2", "spoons", "20", "finished"] in lines
     # what was measured in the finished run says how long the other takes
-    assert ["1", "oolong-s0", "2", "spoons", "20", "1", "s", "at", "step", "10"] in lines
+    assert ["1", "oolong-s0", "2", "spoons", "20", "1", "s", "measured", "at", "step", "10"] in lines
     assert (tmp_path / "out" / "runs" / "green-s0" / "result.json").stat() == green
     folder = tmp_path / "out" / "runs" / "oolong-s0"
     steps = [json.loads(line)["step"] for line in (folder / "kettle.jsonl").read_text().splitlines()]

@@ -23,10 +23,6 @@ class Direction(Enum):
     HIGHER = "higher"
     NOT_LOWER = "not lower"
 
-    def shown_by(self, difference: float) -> bool:
-        """Whether one comparison, ln(other / baseline), goes that way."""
-        return difference < 0 if self is Direction.LOWER else difference > 0 or self is not Direction.HIGHER
-
 
 @dataclass(frozen=True)
 class Paired:
@@ -87,9 +83,10 @@ class Paired:
     def __str__(self) -> str:
         if not self.count:
             return MISSING
+        if not math.isfinite(self.mean):
+            return "diverged"
         spread = "" if self.deviation is None else f" ± {self.deviation:.2f}"
-        factor = f", × {math.exp(self.mean):.3g}" if math.isfinite(self.mean) else ""
-        return f"{self.mean:+.2f}{spread}{factor}"
+        return f"{self.mean:+.2f}{spread}, × {math.exp(self.mean):.3g}"
 
 
 RULE = (

@@ -46,7 +46,9 @@ class RunResult:
         path = self.folder / self.description["log"]
         # the last piece is empty, or a line that is being written
         lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
-        records = [record for record in map(json.loads, lines) if match.items() <= record.items()]
+        # most lines of a long log are of other splits: not worth reading
+        wanted = (line for line in lines if all(json.dumps(value) in line for value in match.values()))
+        records = [record for record in map(json.loads, wanted) if match.items() <= record.items()]
         found = [record for record in records if record.get(key) is not None]
         return [record["step"] for record in found], [record[key] for record in found]
 

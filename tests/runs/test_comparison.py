@@ -42,6 +42,7 @@ def test_what_diverged_is_infinitely_worse_and_tells_nothing_of_what_diverged_to
     every = paired(cell(s0=1.0, s1=2.0), cell(s0="diverged", s1="diverged"), WEIGHT)
     assert [every.verdict(claim) for claim in Direction] == ["opposite", "seen", "seen"]
     assert every.deviation is None
+    assert str(every) == "diverged"
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,31 @@ class Experiment:
             )
         return name
 
+    def arguments(self, config: Mapping, epoch_steps: int) -> list[str]:
+        """What is added to `ocp-dc train --config-yml …`: its β and its schedule, where they are not the config's.
+
+        Args:
+            config: of that name, as it is read.
+            epoch_steps: optimizer steps of an epoch.
+        """
+        return [*self._beta(config["loss_functions"]), *(halved_rate(epoch_steps) if self.protocol == "halved" else [])]
+
+    def _beta(self, losses: Sequence[dict]) -> list[str]:
+        if self.beta == PAPER_BETA:
+            return []
+        changed = [
+            {target: {**loss, "coefficient": self.beta} if target == "forces" else loss}
+            for entry in losses
+            for target, loss in entry.items()
+        ]
+        return [f"--loss_functions={changed}"]
+
+
+def halved_rate(epoch_steps: int) -> list[str]:
+    """The schedule that is an option of the paper's scripts, as arguments; the trainer's schedules count steps."""
+    steps = HALVED_EVERY_EPOCHS * epoch_steps
+    return ["--optim.scheduler=StepLR", f"--optim.step_size={steps}", "--optim.gamma=0.5"]
+
 
 def collection_of(molecule: str) -> Collection:
     """What a column of the tables belongs to."""

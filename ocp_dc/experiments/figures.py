@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ocp_dc.evaluation_figures import BLUE, ORANGE, draw_errors, draw_parity, legend, panels, png, set_log
 from ocp_dc.experiments.definitions import MOLECULES, Experiment, PaperValue
 from ocp_dc.experiments.plan import PREDICTIONS_NAME, training_conformations
+from ocp_dc.experiments.validation import validation_errors
 from ocp_dc.runs.rendering import Picture
 from ocp_dc.runs.results import Cell, Measure, RunResult
 
@@ -102,6 +103,38 @@ def plot_sizes(
     ]
     _note_diverged(figure, named)
     return png(figure)
+
+
+def plot_learning_curves(cells: Mapping[str, Cell], measures: tuple[Measure, Measure]) -> bytes | None:
+    """Errors on the validation set by step: geometric means over seeds, in bands from the lowest to the highest.
+
+    Args:
+        cells: by label; seeds are shown as far as all of a cell have come.
+        measures: energy and force.
+
+    Returns:
+        None where nothing has been validated.
+    """
+    figure, both = panels(2)
+    for axes, measure in zip(both, measures, strict=True):
+        for number, (label, cell) in enumerate(cells.items()):
+            steps, errors = _validation_of_all(cell, measure)
+            if len(steps):
+                style = {"color": PALETTE[number % len(PALETTE)], "linewidth": 1.2}
+                axes.plot(steps, np.exp(np.log(errors).mean(axis=0)), **style, label=f"{label}, n = {len(errors)}")
+                axes.fill_between(steps, errors.min(axis=0), errors.max(axis=0), color=style["color"], alpha=0.2, lw=0)
+        axes.set(xlabel="optimizer step", ylabel=f"{measure.name} on the validation set ({measure.unit})")
+        if axes.lines:
+            set_log(axes.yaxis)
+    legend(both[-1], **OUTSIDE)
+    return png(figure) if both[0].lines else None
+
+
+def _validation_of_all(cell: Cell, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (S,) at which all of a cell's seeds have been validated, and their errors (seeds, S)."""
+    curves = [dict(zip(*validation_errors(run, measure), strict=True)) for run in cell.runs]
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
+    return np.array(steps), np.array([[curve[step] for step in steps] for curve in curves])
 
 
 def plot_parity(run: RunResult, predictions: Mapping[str, np.ndarray]) -> bytes:

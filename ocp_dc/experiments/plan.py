@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import math
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import ocp_dc
 from ocp_dc.config_files import config_file
-from ocp_dc.experiments.definitions import HALVED_EVERY_EPOCHS, PAPER_BETA, Experiment
+from ocp_dc.errors import InputError
+from ocp_dc.experiments.definitions import Collection
 from ocp_dc.experiments.scales import Scale
 from ocp_dc.runs.records import write_description
 from ocp_dc.runs.results import Cell
+from ocp_dc.runs.running import Outcome
 
 if TYPE_CHECKING:
     from ocp_dc.datasets.manifest import Manifest
@@ -31,11 +34,33 @@ CHECKPOINT = f"checkpoints/{RUN_ID}/checkpoint.pt"
 PREDICTIONS_NAME = "errors.npz"
 
 
+class Trainable(Protocol):
+    """What a run trains: an instance of a dataclass, whose fields stand in ``experiment.json``.
+
+    Attributes:
+        id, cell: the names of its folder, and of what runs share that differ in nothing but their seed.
+        config: the name of its config.
+        model, molecule, train_size, seed, collection: as of an :class:`~ocp_dc.experiments.definitions.Experiment`.
+    """
+
+    id: str
+    cell: str
+    config: str
+    model: str
+    molecule: str
+    train_size: int
+    seed: int
+    collection: Collection
+
+    def arguments(self, config: Mapping, epoch_steps: int) -> list[str]:
+        """What is added to `ocp-dc train --config-yml …`; see ``Experiment``."""
+
+
 @dataclass(frozen=True)
 class Run:
     """An experiment at a scale, on a source of conformations, in a folder of ``out``."""
 
-    experiment: Experiment
+    experiment: Trainable
     scale: Scale
     source: Source
     out: Path
@@ -55,6 +80,10 @@ class Run:
         collection, width, config = self.experiment.collection.name, self.scale.width, self.experiment.config
         of_model = f"{width} {collection} {self.experiment.model}"
         return f"{width} {config} {self.experiment.molecule}", f"{width} {config}", of_model
+
+    @property
+    def batch_size(self) -> int:
+        return _config(self.experiment.config)["optim"]["batch_size"]
 
     @property
     def data(self) -> Path:
@@ -80,7 +109,7 @@ class Run:
 
     @property
     def _epoch_steps(self) -> int:
-        return math.ceil(self.sizes["train"] / _config(self.experiment.config)["optim"]["batch_size"])
+        return math.ceil(self.sizes["train"] / self.batch_size)
 
     @property
     def command(self) -> list[str]:
@@ -92,28 +121,9 @@ class Run:
             f"--dataset.train.src={self.data / 'train'}",
             f"--dataset.val.src={self.data / 'val'}",
             "--hide_eval_progressbar=True",
-            *self._beta(),
-            *self._schedule(),
+            *self.experiment.arguments(_config(self.experiment.config), self._epoch_steps),
             *self.scale.overrides(self.experiment.model),
         ]
-
-    def _beta(self) -> list[str]:
-        if self.experiment.beta == PAPER_BETA:
-            return []
-        losses = _config(self.experiment.config)["loss_functions"]
-        changed = [
-            {target: {**loss, "coefficient": self.experiment.beta} if target == "forces" else loss}
-            for entry in losses
-            for target, loss in entry.items()
-        ]
-        return [f"--loss_functions={changed}"]
-
-    def _schedule(self) -> list[str]:
-        """The trainer's schedules count steps."""
-        if self.experiment.protocol != "halved":
-            return []
-        steps = HALVED_EVERY_EPOCHS * self._epoch_steps
-        return ["--optim.scheduler=StepLR", f"--optim.step_size={steps}", "--optim.gamma=0.5"]
 
     def describe(self, manifests: dict[str, Manifest]) -> None:
         """Writes ``experiment.json``: everything a worker needs, and a reader wants to know.
@@ -142,11 +152,41 @@ class Run:
                 "theory": manifest.theory,
             },
             "command": shlex.join(self.command),
+            "energy_unit": manifest.energy_unit,
             "test_data": str(self.data / self.source.test_split),
             "test_batch_size": self.scale.test_batch_size,
             "ocp_dc_version": ocp_dc.__version__,
         }
         write_description(self.folder, description, IDENTITY)
+
+
+def prepare(runs: Sequence[Run]) -> tuple[list[Run], list[Outcome]]:
+    """Converts what is missing, and describes each run in its folder; those that can be run, and the others' failure.
+
+    Raises:
+        InputError: none can be run, or a folder holds something else.
+    """
+    ready, failed, prepared = [], [], {}
+    for run in runs:
+        if run.data not in prepared:
+            try:
+                prepared[run.data] = run.source.prepare(run.experiment.molecule, run.sizes, run.data)
+            except InputError as error:
+                prepared[run.data] = error
+        if isinstance(prepared[run.data], InputError):
+            failed.append(Outcome(run.folder, "failed", str(prepared[run.data])))
+        else:
+            run.describe(prepared[run.data])
+            ready.append(run)
+    if not ready:
+        raise prepared[runs[0].data]
+    return ready, failed
+
+
+def check_path(out: Path) -> None:
+    """Raises InputError where runs cannot be kept."""
+    if "=" in str(out):
+        raise InputError(f"--out {out}: fairchem cannot read a path with = in it; choose another")
 
 
 def training_conformations(cell: Cell) -> int:

@@ -17,6 +17,7 @@ from ocp_dc.datasets.manifest import Manifest, read_manifest, sha256_of
 from ocp_dc.datasets.molecule_conversion import convert
 from ocp_dc.datasets.molecule_files import open_trajectory
 from ocp_dc.datasets.oc22_subset import draw_subset
+from ocp_dc.datasets.samples import SAMPLE_WORD, sample_path
 from ocp_dc.datasets.splits import Split, read_index_files
 from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.errors import InputError
@@ -154,6 +155,12 @@ class MoleculeSource(Source):
 
     def _source_file(self, molecule: str) -> Path:
         return self.path if self.path.is_file() else self.path / FILE_OF_MOLECULE[molecule]
+
+
+def molecule_files(given: Path | None, out: Path) -> Path:
+    """What ``--data`` means for molecules: a file, the embedded sample, or a folder, by default one in ``out``."""
+    path = given or out / "downloads"
+    return sample_path() if str(path) == SAMPLE_WORD else path
 
 
 class FrameSource(Source):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path, sample_path
+from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path
 from ocp_dc.errors import InputError
+from ocp_dc.experiments.claim_sections import claim_sections
 from ocp_dc.experiments.definitions import (
     MODELS,
     MOLECULES,
@@ -20,12 +21,13 @@ from ocp_dc.experiments.definitions import (
     experiments_of,
     recommended_variants,
 )
-from ocp_dc.experiments.plan import Run
-from ocp_dc.experiments.scales import SCALE_NAMES, scale_of
-from ocp_dc.experiments.tables import OF_RUNS, circumstances, figure_pictures, table_of
+from ocp_dc.experiments.plan import Run, check_path, prepare
+from ocp_dc.experiments.scales import SCALE_NAMES, Scale, scale_of
+from ocp_dc.experiments.step_costs import Throughput, estimated_step_seconds
+from ocp_dc.experiments.tables import EFWT_NOTE, OF_RUNS, pictures_of, remarks_of, table_of
+from ocp_dc.runs.plan import Estimate
 from ocp_dc.runs.rendering import Picture
 from ocp_dc.runs.results import RunResult
-from ocp_dc.runs.running import Outcome
 from ocp_dc.runs.study import Study
 
 if TYPE_CHECKING:
@@ -43,9 +45,11 @@ class ChemistryStudy(Study):
         "missing is downloaded (default OUT/downloads); for OC22 the folder of its S2EF-total LMDBs, a file of "
         f"labelled structures that ASE reads, or the word {SAMPLE_WORD} (the default at scales other than paper)"
     )
-    table, remarks, pictures = staticmethod(table_of), staticmethod(circumstances), staticmethod(figure_pictures)
+    prepare = staticmethod(prepare)
+    table, remarks, pictures = staticmethod(table_of), staticmethod(remarks_of), staticmethod(pictures_of)
+    sections = staticmethod(claim_sections)
     run_measures = OF_RUNS
-    run_note = "EFwT: test conformations with energy within 0.02 eV and every force component within 0.03 eV/Å."
+    run_note = EFWT_NOTE
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:
         group.add_argument("--model", metavar="M", nargs="+", help=f"only these, of {', '.join(MODELS)}")
@@ -66,11 +70,29 @@ class ChemistryStudy(Study):
         group.add_argument(
             "--split-dir", metavar="DIR", type=Path, help="take the splits from DIR/<molecule>/{train,valid,test}.*"
         )
+        group.add_argument(
+            "--oc22", metavar="DIR", type=Path, help="Table 2's --data, where tables on MD17 are asked for with it"
+        )
+        assumed = Throughput()
+        group.add_argument(
+            "--assume-tflops",
+            metavar="X",
+            type=float,
+            default=assumed.tflops,
+            help="for estimated times: 10¹² floating-point operations of a GPU in a second (default %(default)g)",
+        )
+        group.add_argument(
+            "--assume-microseconds",
+            metavar="X",
+            type=float,
+            default=assumed.microseconds,
+            help="for estimated times: what any operation takes at least (default %(default)g)",
+        )
         group.add_argument("--split-seed", metavar="S", type=int, help="of the random splits (default 0)")
 
     def plan(self, args: argparse.Namespace, out: Path) -> list[Run]:
-        if "=" in str(out):
-            raise InputError(f"--out {out}: fairchem cannot read a path with = in it; choose another")
+        _check_options(args)
+        check_path(out)
         source, molecule = _source(args, out)
         asked = args.molecule or ([molecule] if molecule else None)
         experiments = experiments_of(
@@ -93,26 +115,13 @@ class ChemistryStudy(Study):
         without = [name for name in models if not recommended_variants(name, collection)]
         if args.with_recommended and without:
             print(f"configs/{collection.name} has no recommended protocol for {', '.join(without)}")
-        scale = scale_of(args.scale, collection, models)
-        return [Run(experiment, scale, source, out) for experiment in experiments]
+        scale = scale_of(args.scale, collection)
+        narrow = _with_widths(scale, models, chosen=bool(args.model))
+        return [Run(experiment, scale, source, out) for experiment in experiments if experiment.model in narrow]
 
-    def prepare(self, runs: Sequence[Run]) -> tuple[list[Run], list[Outcome]]:
-        """Converts what is missing."""
-        ready, failed, prepared = [], [], {}
-        for run in runs:
-            if run.data not in prepared:
-                try:
-                    prepared[run.data] = run.source.prepare(run.experiment.molecule, run.sizes, run.data)
-                except InputError as error:
-                    prepared[run.data] = error
-            if isinstance(prepared[run.data], InputError):
-                failed.append(Outcome(run.folder, "failed", str(prepared[run.data])))
-            else:
-                run.describe(prepared[run.data])
-                ready.append(run)
-        if not ready:
-            raise prepared[runs[0].data]
-        return ready, failed
+    def estimate(self, args: argparse.Namespace) -> Estimate:
+        throughput = Throughput(args.assume_tflops, args.assume_microseconds)
+        return Estimate(lambda run: estimated_step_seconds(run, throughput), throughput.assumption)
 
     def run_pictures(self, run: RunResult) -> list[Picture]:
         from ocp_dc.experiments.figures import run_pictures
@@ -125,6 +134,29 @@ class ChemistryStudy(Study):
             fields |= {key: run.description[key] for key in ("seed", "scale", "epochs")}
             fields["train_conformations"] = run.description["split"]["sizes"]["train"]
         return fields
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    for option in ("assume_tflops", "assume_microseconds"):
+        if not getattr(args, option) > 0:
+            raise InputError(f"--{option.replace('_', '-')} {getattr(args, option):g}: give a number above 0")
+    if args.oc22 and not {TABLES[target].collection for target in args.targets} > {OC22}:
+        raise InputError("--oc22 is for Table 2 together with tables on MD17; give --data")
+
+
+def _with_widths(scale: Scale, models: Iterable[str], chosen: bool) -> list[str]:
+    """The models that a scale says the widths of; the others are named.
+
+    Raises:
+        InputError: there are none, or the user has chosen one that lacks them.
+    """
+    having = [model for model in models if scale.has_widths(model)]
+    lacking = [model for model in models if not scale.has_widths(model)]
+    if lacking and (chosen or not having):
+        scale.overrides(lacking[0])
+    if lacking:
+        print(f"--scale {scale.name} has no widths for {', '.join(lacking)}: left out")
+    return having
 
 
 def _source(args: argparse.Namespace, out: Path) -> tuple[Source, str | None]:
@@ -140,25 +172,24 @@ def _source(args: argparse.Namespace, out: Path) -> tuple[Source, str | None]:
 
 
 def _md17_files(args: argparse.Namespace, out: Path) -> tuple[type[Source], Path]:
-    from ocp_dc.experiments.sources import MoleculeSource
+    from ocp_dc.experiments.sources import MoleculeSource, molecule_files
 
-    path = args.data or out / "downloads"
-    return MoleculeSource, sample_path() if str(path) == SAMPLE_WORD else path
+    return MoleculeSource, molecule_files(args.data, out)
 
 
 def _oc22_files(args: argparse.Namespace) -> tuple[type[Source], Path]:
     from ocp_dc.experiments.sources import FrameSource, OC22Source
 
-    path = args.data
+    option, path = ("--data", args.data) if len(args.targets) == 1 else ("--oc22", args.oc22)
     if path is None and args.scale == "paper":
         if not args.dry_run:
             raise InputError(
-                f"--data is missing: for {args.target} give the folder of OC22's S2EF-total LMDBs, which holds train "
+                f"{option} is missing: for {args.target} give the folder of OC22's S2EF-total LMDBs, which holds train "
                 "and val_ood, or a file of labelled structures"
             )
         path = Path("OC22")
     elif path is None:
-        print(f"no --data given: the embedded {SAMPLE_WORD} of oxide slabs takes the place of OC22")
+        print(f"no {option} given: the embedded {SAMPLE_WORD} of oxide slabs takes the place of OC22")
         path = Path(SAMPLE_WORD)
     if str(path) == SAMPLE_WORD:
         path = oxide_sample_path()

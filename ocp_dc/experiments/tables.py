@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 
 from ocp_dc.experiments.definitions import (
     COLUMNS,
@@ -26,22 +27,38 @@ from ocp_dc.runs.results import Measure, Results, RunResult
 from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 SPLIT_VERBS = {"train": "train", "val": "validate", "test": "test"}
+CENTERED = "centered energy MAE"
 # shown with each run; those of an earlier version have no more than EFwT
 OF_RUNS = (
     Measure("EFwT", "%", lower_is_better=False),
     Measure("energy offset", "eV", ENERGY_UNITS_IN_EV, lower_is_better=None),
-    Measure("centered energy MAE", "eV", ENERGY_UNITS_IN_EV),
+    Measure(CENTERED, "eV", ENERGY_UNITS_IN_EV),
 )
+EFWT_NOTE = "EFwT: test conformations with energy within 0.02 eV and every force component within 0.03 eV/Å."
+# what is added to a model's name, by the protocol of the paper's runs
+PROTOCOL_SUFFIXES = {
+    "paper": "",
+    "as_published": ", as published",
+    "halved": ", learning rate halved every five epochs",
+}
 FIGURES = {"fig1": "Fig. 1", "fig2": "Fig. 2"}
 
 
 def measures(collection: Collection) -> tuple[Measure, Measure]:
     """The errors that the paper's tables show, in its units."""
     unit = collection.energy_unit
-    factors = {other: in_ev / ENERGY_UNITS_IN_EV[unit] for other, in_ev in ENERGY_UNITS_IN_EV.items()}
-    per_length = {f"{other}/Å": factor for other, factor in factors.items()}
+    per_length = {f"{other}/Å": factor for other, factor in _factors_to(unit).items()}
     energy, force = MEASURED
-    return Measure(energy, unit, factors), Measure(force, f"{unit}/Å", per_length)
+    return Measure(energy, unit, _factors_to(unit)), Measure(force, f"{unit}/Å", per_length)
+
+
+def centered_measure(collection: Collection) -> Measure:
+    """The energy error without its mean, see :class:`ocp_dc.evaluation.TestErrors`."""
+    return Measure(CENTERED, collection.energy_unit, _factors_to(collection.energy_unit))
+
+
+def _factors_to(unit: str) -> dict[str, float]:
+    return {other: in_ev / ENERGY_UNITS_IN_EV[unit] for other, in_ev in ENERGY_UNITS_IN_EV.items()}
 
 
 def table_of(target: str, results: Results) -> tables.Table:
@@ -83,9 +100,10 @@ def _table_groups(table: Table, results: Results) -> Iterator[tables.Group]:
         published = {name: published_protocol(row.model, name, table.collection) for name in row.variants}
         runs = (each for name in published for each in _of_molecules(table, row.model, name, "as_published"))
         if any(results.cell(each.cell).runs for each in runs):
-            yield _group(table, row.model, published, f", as published: {table.collection.as_published}", optional=True)
+            suffix = f"{PROTOCOL_SUFFIXES['as_published']}: {table.collection.as_published}"
+            yield _group(table, row.model, published, suffix, optional=True)
         halved = dict.fromkeys(row.variants, "halved")
-        yield _group(table, row.model, halved, ", learning rate halved every five epochs", optional=True)
+        yield _group(table, row.model, halved, PROTOCOL_SUFFIXES["halved"], optional=True)
         recommended = dict.fromkeys(recommended_variants(row.model, table.collection), "recommended")
         yield _group(table, row.model, recommended, ", recommended protocol (ours)", optional=True, highlighted=True)
 
@@ -115,19 +133,43 @@ def _table_cells(table: Table, results: Results) -> list[Experiment]:
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
-def figure_pictures(target: str, results: Results) -> list[Picture]:
-    """Fig. 1 for each molecule, as others than the paper's may be asked for; Fig. 2 for all; tables have none."""
-    if target not in FIGURES:
-        return []
+def pictures_of(target: str, results: Results) -> list[Picture]:
+    """The figures of the paper, or the learning curves of a table."""
+    table = TABLES[target]
+    return _figure_pictures(table, results) if target in FIGURES else _curve_pictures(table, results)
+
+
+def _curve_pictures(table: Table, results: Results) -> list[Picture]:
+    """Of each model on each molecule, those of its rows that have been validated."""
     from ocp_dc.experiments import figures
 
-    table = TABLES[target]
+    pictures = []
+    for model, place in product(dict.fromkeys(row.model for row in table.rows), range(len(table.molecules))):
+        rows = [
+            row
+            for group in _table_groups(table, results)
+            for row in group.rows
+            if Experiment.of_id(row.cells[place]).model == model
+        ]
+        cells = {" ".join(row.labels): results.cell(row.cells[place]) for row in rows}
+        molecule = table.molecules[place]
+        curves = figures.plot_learning_curves(cells, measures(table.collection))
+        if curves:
+            caption = f"{MODELS[model].title}, {molecule}: errors on the validation set by step"
+            pictures.append(Picture(f"{table.name}-{model}-{molecule}-curves", caption, curves))
+    return pictures
+
+
+def _figure_pictures(table: Table, results: Results) -> list[Picture]:
+    """Fig. 1 for each molecule, as others than the paper's may be asked for; Fig. 2 for all."""
+    from ocp_dc.experiments import figures
+
     cells = {
         molecule: [(each, cell) for each in experiments if (cell := results.cell(each.cell)).runs]
         for molecule, experiments in _by_molecule(table, results).items()
     }
     shown = measures(table.collection)
-    if target == "fig1":
+    if table.name == "fig1":
         return [
             Picture(
                 f"fig1-{molecule}",
@@ -136,7 +178,7 @@ def figure_pictures(target: str, results: Results) -> list[Picture]:
             )
             for molecule, of_betas in cells.items()
         ]
-    papers = {each: paper_value(each, target) for each in _figure_cells(table, results)}
+    papers = {each: paper_value(each, table.name) for each in _figure_cells(table, results)}
     caption = f"Fig. 2: {_settings(table)}: test errors by number of training conformations"
     of_molecules = {molecule: [cell for _, cell in of_sizes] for molecule, of_sizes in cells.items()}
     known = {each: value for each, value in papers.items() if value}
@@ -188,10 +230,14 @@ def _settings(table: Table) -> str:
 # --- what is to be said about them ----------------------------------------------------------------------------------
 
 
-def circumstances(target: str, results: Results) -> list[str]:
+def remarks_of(target: str, results: Results) -> list[str]:
+    """See :func:`circumstances`."""
+    return circumstances([run for cell in table_of(target, results).cells(results) for run in cell.runs])
+
+
+def circumstances(runs: Iterable[RunResult]) -> list[str]:
     """Scale, conformations, how they were split, epochs, data, seeds, and which runs diverged."""
-    runs = [run for cell in table_of(target, results).cells(results) for run in cell.runs]
-    runs.sort(key=lambda run: list(COLUMNS).index(run.description["molecule"]))
+    runs = sorted(runs, key=lambda run: list(COLUMNS).index(run.description["molecule"]))
     molecules: dict[str, dict[str, None]] = {}
     sources = {}
     for run in runs:

@@ -17,6 +17,7 @@ from ocp_dc.evaluation import TestErrors, concatenate, conformation_errors, pred
 from ocp_dc.experiments.plan import CHECKPOINT, LOG, PREDICTIONS_NAME
 from ocp_dc.files import replacing
 from ocp_dc.launch import run_fairchem
+from ocp_dc.runs.devices import device_name
 from ocp_dc.runs.worker import Quantity, Work
 from ocp_dc.trainers.checkpoints import previous_checkpoint, read_checkpoint
 
@@ -47,7 +48,7 @@ def train_and_test(folder: Path, description: dict) -> Work:
     }
     if errors.energy_mae_centered is not None:
         quantities["centered energy MAE"] = Quantity(errors.energy_mae_centered, unit)
-    return Work(quantities, seconds)
+    return Work(quantities, seconds, device_name())
 
 
 def evaluate_predictions(checkpoint: Path, data: Path, batch_size: int) -> tuple[TestErrors, dict[str, np.ndarray]]:

@@ -11,8 +11,8 @@
 - ``pace``: words for what takes equally long a step, from the closest to the least close.
 - whatever else the function or a reader wants to know.
 
-``result.json`` has ``status`` (``finished``, ``diverged``, ``failed``), ``step``, ``message``, ``seconds`` and
-``quantities``.
+``result.json`` has ``status`` (``finished``, ``diverged``, ``failed``), ``step``, ``message``, ``seconds``, ``device``
+and ``quantities``.
 
 A :class:`~ocp_dc.runs.study.Study` plans such runs for its tables. Nothing here knows what is studied.
 """

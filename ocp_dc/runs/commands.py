@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from ocp_dc.errors import InputError
+from ocp_dc.runs.devices import device_name
 from ocp_dc.runs.plan import PlannedRun, format_plan
 from ocp_dc.runs.records import DONE, is_done, read_record
 from ocp_dc.runs.report import FORMATS, print_table, run_report
@@ -17,6 +19,7 @@ from ocp_dc.runs.slurm import FLAGS, SlurmSettings, read_slurm_settings, submit
 from ocp_dc.runs.study import Study, studies, study_of
 
 MAX_SEEDS = 1_000
+NOT_FOR_JOBS = ("dry_run", "jobs", "only_index", "submit")
 
 
 def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
@@ -24,13 +27,16 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
     known = studies()
     targets = [target for study in known for target in study.targets]
     reproduce = subparsers.add_parser("reproduce", help="the runs of a table or figure of the paper, and the table")
-    reproduce.add_argument("target", choices=targets, help="tables and figures of the paper")
-    reproduce.add_argument("--seeds", metavar="N", type=int, default=1, help="seeds 0 to N - 1 (default 1)")
+    reproduce.add_argument(
+        "targets", choices=targets, nargs="+", metavar="TARGET", help=f"tables and figures: {', '.join(targets)}"
+    )
+    seeds = ", ".join(f"{study.title}: {study.seeds}" for study in known)
+    reproduce.add_argument("--seeds", metavar="N", type=int, help=f"seeds 0 to N - 1 (default, {seeds})")
     reproduce.add_argument(
         "--scale",
         choices=list(dict.fromkeys(scale for study in known for scale in study.scales)),
-        default="paper",
-        help="paper (default): its protocol to the letter; others: less of it, smoke in minutes",
+        help="paper: its protocol to the letter, the default of the tables; others: less of it, smoke in minutes; "
+        + "; ".join(f"{study.title}: {', '.join(study.scales)}" for study in known),
     )
     reproduce.add_argument(
         "--data", metavar="PATH", type=Path, help=" ".join(f"{study.title}: {study.data_help}." for study in known)
@@ -51,7 +57,7 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
     slurm.add_argument("--slurm-config", metavar="FILE", type=Path, help="YAML file with a section slurm")
     for name, flag in FLAGS.items():
         slurm.add_argument(f"--slurm-{name}", metavar=name.upper(), type=flag["kind"], help=flag["help"])
-    reproduce.set_defaults(func=run_reproduce, own_options=own)
+    reproduce.set_defaults(func=run_reproduce, own_options=own, parser=reproduce)
 
     report = subparsers.add_parser("report", help="tables and figures of finished runs, beside the paper's")
     report.add_argument("out", metavar="OUT", type=Path, help="the --out of `ocp-dc reproduce`")
@@ -69,13 +75,18 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
 
 def run_reproduce(args: argparse.Namespace) -> int:
     """0: every run has a result (diverging is one); 1: some failed, were killed or are another process's."""
-    study = study_of(args.target)
+    study = _study_of_all(args.targets)
+    command = _command_to_submit(args)
+    args.scale = args.scale or study.scales[0]
+    args.seeds = study.seeds if args.seeds is None else args.seeds
     settings = _check(args, study)
     out = (args.out or Path("runs") / args.scale).resolve()
-    runs = study.plan(args, out)
+    runs = _plan(study, args, out)
     if args.only_index is not None and not 0 <= args.only_index < len(runs):
         raise InputError(f"--only-index {args.only_index}: the plan has runs 0 to {len(runs) - 1}")
-    print(format_plan(runs, out), flush=True)
+    device = None if settings and settings.gpus else device_name()
+    notes = [f"as SLURM jobs: {command}"] if args.dry_run and not args.submit else []
+    print(format_plan(runs, out, device, study.estimate(args), notes), flush=True)
     if args.dry_run:
         return 0
     ready, failed = study.prepare(runs if args.only_index is None else [runs[args.only_index]])
@@ -85,8 +96,33 @@ def run_reproduce(args: argparse.Namespace) -> int:
     patience = math.inf if args.only_index is None else PATIENCE
     outcomes = run_all([run.folder for run in ready], args.jobs or default_jobs(), patience)
     if args.only_index is None:
-        print_table(out, args.target)
+        for target in dict.fromkeys(args.targets):
+            print_table(out, target)
     return _summarize([*outcomes, *failed])
+
+
+def _study_of_all(targets: Sequence[str]) -> Study:
+    study, *others = dict.fromkeys(study_of(target) for target in targets)
+    if others:
+        raise InputError(f"{' '.join(targets)}: {study.title} and {others[0].title} are started apart")
+    return study
+
+
+def _plan(study: Study, args: argparse.Namespace, out: Path) -> list[PlannedRun]:
+    """The runs of all targets, those that they share once."""
+    of_targets = (study.plan(argparse.Namespace(**vars(args), target=target), out) for target in args.targets)
+    return list({run.folder: run for runs in of_targets for run in runs}.values())
+
+
+def _command_to_submit(args: argparse.Namespace) -> str:
+    """What sends the same runs as jobs."""
+    words = ["ocp-dc", "reproduce", *args.targets]
+    for action in args.parser._actions:
+        value = getattr(args, action.dest, None)
+        if action.option_strings and action.dest not in NOT_FOR_JOBS and value not in (None, False, action.default):
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [action.option_strings[0], *map(str, values)]
+    return shlex.join([*words, "--submit"])
 
 
 def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
@@ -98,11 +134,11 @@ def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
     if args.seeds > MAX_SEEDS:
         raise InputError(f"--seeds {args.seeds}: at most {MAX_SEEDS:,} seeds are planned at once")
     if args.scale not in study.scales:
-        raise InputError(f"--scale {args.scale}: {args.target} has {', '.join(study.scales)}")
+        raise InputError(f"--scale {args.scale}: {args.targets[0]} has {', '.join(study.scales)}")
     for other, actions in args.own_options.items():
         for action in actions if other is not study else ():
             if getattr(args, action.dest) != action.default:
-                raise InputError(f"{action.option_strings[0]} is an option of {other.title}, not of {args.target}")
+                raise InputError(f"{action.option_strings[0]} is an option of {other.title}, not of {args.targets[0]}")
     flags = {name: getattr(args, f"slurm_{name}") for name in FLAGS}
     if args.submit:
         return read_slurm_settings(args.slurm_config, **flags)

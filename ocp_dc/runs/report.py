@@ -69,7 +69,10 @@ def section_of(target: str, results: Results) -> Section | None:
 
 def _sections(targets: Sequence[str], results: Results) -> list[Section]:
     """A section for each table and figure that has runs, and one for all those runs of a study."""
-    sections = [section for target in targets if (section := section_of(target, results))]
+    sections = []
+    for target in targets:
+        if section := section_of(target, results):
+            sections += [section, *study_of(target).sections(target, results)]
     runs: dict[Study, dict[str, RunResult]] = {}
     for target in targets:
         runs.setdefault(study_of(target), {}).update({run.name: run for run in _runs(target, results)})

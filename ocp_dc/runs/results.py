@@ -46,7 +46,9 @@ class RunResult:
         path = self.folder / self.description["log"]
         # the last piece is empty, or a line that is being written
         lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
-        records = [record for record in map(json.loads, lines) if match.items() <= record.items()]
+        # most lines of a long log are of other splits: not worth reading
+        wanted = (line for line in lines if all(json.dumps(value) in line for value in match.values()))
+        records = [record for record in map(json.loads, wanted) if match.items() <= record.items()]
         found = [record for record in records if record.get(key) is not None]
         return [record["step"] for record in found], [record[key] for record in found]
 
@@ -78,10 +80,21 @@ class Measure:
         if run.status != "finished" or self.name not in run.record["quantities"]:
             return None
         quantity = run.record["quantities"][self.name]
+        try:
+            return quantity["value"] * self.factor(quantity["unit"])
+        except InputError as error:
+            raise InputError(f"{run.folder}: {error}") from error
+
+    def factor(self, unit: str) -> float:
+        """How much of the measure's unit one of another is.
+
+        Raises:
+            InputError: it is not known.
+        """
         factors = {**self.units, self.unit: 1.0}
-        if quantity["unit"] not in factors:
-            raise InputError(f"{run.folder}: {self.name} is in {quantity['unit']!r}; known are {', '.join(factors)}")
-        return quantity["value"] * factors[quantity["unit"]]
+        if unit not in factors:
+            raise InputError(f"{self.name} is in {unit!r}; known are {', '.join(factors)}")
+        return factors[unit]
 
     def improves(self, baseline: float | None, other: float | None) -> bool | None:
         """Whether the other is better than the baseline; what diverged (NaN) is worse than all that did not.

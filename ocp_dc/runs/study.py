@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import ocp_dc
 from ocp_dc.errors import InputError
-from ocp_dc.runs.plan import PlannedRun
-from ocp_dc.runs.rendering import Picture
+from ocp_dc.runs.plan import Estimate, PlannedRun
+from ocp_dc.runs.rendering import Picture, Section
 from ocp_dc.runs.results import Measure, Results, RunResult
 from ocp_dc.runs.running import Outcome
 from ocp_dc.runs.tables import Table
@@ -27,7 +27,8 @@ class Study(ABC):
     Attributes:
         title: for readers.
         targets: what `ocp-dc reproduce` and `ocp-dc report` know it by, such as ``table1``.
-        scales: values of ``--scale``.
+        scales: values of ``--scale``, the default first.
+        seeds: the default of ``--seeds``.
         data_help: what ``--data`` may be.
         run_measures: shown with each run in a report, and ``run_note``, what they are.
     """
@@ -35,6 +36,7 @@ class Study(ABC):
     title: ClassVar[str]
     targets: ClassVar[tuple[str, ...]]
     scales: ClassVar[tuple[str, ...]]
+    seeds: ClassVar[int] = 1
     data_help: ClassVar[str]
     run_measures: ClassVar[tuple[Measure, ...]] = ()
     run_note: ClassVar[str] = ""
@@ -45,11 +47,15 @@ class Study(ABC):
 
     @abstractmethod
     def plan(self, args: argparse.Namespace, out: Path) -> Sequence[PlannedRun]:
-        """The runs of ``args.target``, in the order of their numbers; nothing is written.
+        """The runs of ``args.target``, one of ``args.targets``, in the order of their numbers; nothing is written.
 
         Raises:
             InputError: an option that cannot be used.
         """
+
+    def estimate(self, args: argparse.Namespace) -> Estimate | None:
+        """How long a step may take where none was measured; None where nothing is known."""
+        return None
 
     @abstractmethod
     def prepare(self, runs: Sequence[PlannedRun]) -> tuple[list[PlannedRun], list[Outcome]]:
@@ -69,6 +75,10 @@ class Study(ABC):
 
     def pictures(self, target: str, results: Results) -> Sequence[Picture]:
         """What is to be seen with it."""
+        return ()
+
+    def sections(self, target: str, results: Results) -> Sequence[Section]:
+        """What a report has of it below the table."""
         return ()
 
     def run_pictures(self, run: RunResult) -> Sequence[Picture]:

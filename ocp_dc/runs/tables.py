@@ -155,7 +155,7 @@ def _value(table: Table, measure: Measure, rivals: Sequence[Cell], position: int
     best = max(finite, default=None) if measure.lower_is_better is False else min(finite, default=None)
     compared = len(known) > 1 and measure.lower_is_better is not None
     return Value(
-        ours=_ours(table, measure, cell, seeds),
+        ours=format_mean(cell, measure, seeds, table.format_value),
         best=compared and means[position] == best,
         paper=None if published[position] is None else table.format_value(published[position]),
         agrees=_agrees(measure, (means[0], means[position]), (published[0], published[position])) if position else None,
@@ -168,15 +168,17 @@ def _agrees(measure: Measure, ours: tuple, papers: tuple) -> bool | None:
     return None if here is None or there is None else here == there
 
 
-def _ours(table: Table, measure: Measure, cell: Cell, seeds: int) -> str:
+def format_mean(
+    cell: Cell, measure: Measure, seeds: int | None = None, format_value: Callable[[float], str] = format_number
+) -> str:
     """The mean and deviation, and the number of seeds where that is not ``seeds``; or why there is none."""
     mean, deviation = cell.mean(measure), cell.deviation(measure)
     if mean is None:
         return "failed" if any(run.status == "failed" for run in cell.runs) else MISSING
     if math.isnan(mean):
         return f"NaN at step {cell.diverged[0].step:,}"
-    spread = "" if deviation is None else f" ± {table.format_value(deviation)}"
-    return f"{table.format_value(mean)}{spread}" + ("" if len(cell.finished) == seeds else f" n={len(cell.finished)}")
+    spread = "" if deviation is None else f" ± {format_value(deviation)}"
+    return f"{format_value(mean)}{spread}" + ("" if len(cell.finished) == seeds else f" n={len(cell.finished)}")
 
 
 def _legend(table: Table, compared: bool) -> str:

@@ -35,10 +35,12 @@ class Work:
     Attributes:
         quantities: by name, in the order in which they are shown.
         seconds: that all steps took; None where it was not measured.
+        device: that they were taken on, by its name; None where that does not matter.
     """
 
     quantities: dict[str, Quantity]
     seconds: float | None = None
+    device: str | None = None
 
 
 def work(folder: Path) -> None:

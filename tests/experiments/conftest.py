@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocp_dc.experiments.definitions import Experiment
-from ocp_dc.experiments.plan import LOG
+from ocp_dc.experiments.plan import LOG, Trainable
 
 
 @pytest.fixture
 def write_run(tmp_path):
     """A function that writes the files of one run to ``tmp_path`` and returns the run's folder."""
 
-    def write(experiment: Experiment, status: str = "finished", **details) -> Path:
+    def write(experiment: Trainable, status: str = "finished", **details) -> Path:
         folder = tmp_path / "runs" / experiment.id
         folder.mkdir(parents=True)
         (folder / "experiment.json").write_text(json.dumps(_description(experiment)))
@@ -31,7 +30,7 @@ def write_run(tmp_path):
     return write
 
 
-def _description(experiment: Experiment) -> dict:
+def _description(experiment: Trainable) -> dict:
     return {
         "cell": experiment.cell,
         "log": LOG,
@@ -51,12 +50,20 @@ def _description(experiment: Experiment) -> dict:
 
 
 def _result(
-    status: str, energy: float = 1.0, force: float = 1.0, step: int = 2000, unit: str = "kcal/mol", **_
+    status: str,
+    energy: float = 1.0,
+    force: float = 1.0,
+    centered: float | None = None,
+    step: int = 2000,
+    unit: str = "kcal/mol",
+    **_,
 ) -> dict:
     result = {"status": status, "step": step, "message": None, "seconds": 90.0}
     if status != "finished":
         return {**result, "message": "what went wrong", "seconds": None}
     quantities = {"energy MAE": (energy, unit), "force MAE": (force, f"{unit}/Å"), "EFwT": (12.5, "%")}
+    if centered is not None:
+        quantities["centered energy MAE"] = (centered, unit)
     return {**result, "quantities": {name: {"value": value, "unit": of} for name, (value, of) in quantities.items()}}
 
 

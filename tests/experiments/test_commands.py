@@ -23,6 +23,7 @@ from ocp_dc.evaluation import evaluate
 from ocp_dc.experiments.definitions import MD17, Experiment
 from ocp_dc.experiments.plan import CHECKPOINT, LOG, Run
 from ocp_dc.experiments.scales import SCALES
+from ocp_dc.experiments.step_costs import counted_costs
 from ocp_dc.runs.records import read_record, write_record
 
 SMOKE = ("--scale", "smoke", "--data", "sample")
@@ -75,19 +76,22 @@ def test_a_file_of_one_molecule_plans_only_its_runs(reproduce):
 def test_plan_shows_steps_states_and_times_measured_in_finished_runs(reproduce, tmp_path):
     finished = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s0"
     write_record(finished / "experiment.json", {"pace": pace("small")})
-    write_record(finished / "result.json", {"status": "finished", "step": 2_000, "seconds": 1_000.0, "quantities": {}})
+    result = {"status": "finished", "step": 2_000, "seconds": 1_000.0, "device": "CPU", "quantities": {}}
+    write_record(finished / "result.json", result)
     started = tmp_path / "out" / "runs" / "cgcnn-original-ethanol-50000-b30-s1" / LOG
     started.parent.mkdir(parents=True)
     started.write_text('{"split": "train", "step": 5000}\n')
     _, printed, _ = reproduce("table9", "--molecule", "ethanol", "--seeds", 2, "--out", "out", "--dry-run")
     lines = [re.split(r"\s{2,}", line) for line in printed.splitlines()]
     assert lines[1][3:] == ["125,000", "finished"]
-    assert lines[2][3:] == ["125,000", "17 h 22 min", "to do"]
-    assert lines[3][3:] == ["125,000", "not measured", "to do"]
-    assert lines[5][1:] == [
-        *("cgcnn-original-ethanol-50000-b30-s1", "md17/cgcnn", "125,000", "16 h 40 min", "at step 5,000"),
+    assert lines[2][3:] == ["125,000", "17 h 22 min", "measured", "to do"]
+    assert lines[3][3::2] == [
+        "125,000",
+        "estimated, GPU",
     ]
-    assert "and that of 4 runs whose step time is not measured yet" in printed
+    assert lines[5][1:] == [
+        *("cgcnn-original-ethanol-50000-b30-s1", "md17/cgcnn", "125,000", "16 h 40 min", "measured", "at step 5,000"),
+    ]
 
 
 def test_narrow_networks_say_nothing_of_full_ones(reproduce, tmp_path):
@@ -95,7 +99,47 @@ def test_narrow_networks_say_nothing_of_full_ones(reproduce, tmp_path):
     write_record(folder / "experiment.json", {"pace": pace("smoke")})
     write_record(folder / "result.json", {"status": "finished", "step": 20, "seconds": 5.0, "quantities": {}})
     _, printed, _ = reproduce("table9", "--seeds", 2, "--out", "out", "--dry-run")
-    assert "estimated time: not measured" in printed
+    assert "measured" not in printed.split("estimated: ")[0]
+
+
+def test_times_of_published_widths_are_estimated_for_a_gpu_by_stated_assumptions(reproduce):
+    chosen = ("table1", "--model", "cgcnn", "--molecule", "ethanol", "--variant", "original")
+
+    def minutes(*arguments: str) -> int:
+        _, printed, _ = reproduce(*chosen, *arguments, "--dry-run")
+        (line,) = [line for line in printed.splitlines() if line.startswith("0 ")]
+        return int(re.search(r" (\d+) min +estimated, GPU ", line).group(1))
+
+    cost = counted_costs()["md17/cgcnn"]
+    seconds = 20 * cost["flops"]["ethanol"] / 5e12 + 10e-6 * cost["operations"]
+    assert minutes() == round(125_000 * seconds / 60)
+    assert minutes("--assume-tflops", "0.5", "--assume-microseconds", "1") == round(
+        125_000 * (seconds * 10 - 99e-6 * cost["operations"]) / 60
+    )
+    _, printed, _ = reproduce(*chosen, "--assume-tflops", "0.5", "--dry-run")
+    assert "at 0.5 TFLOP/s of matrix products and 10 µs an operation, on one GPU" in printed
+    _, printed, _ = reproduce(*chosen, "--scale", "smoke", "--data", "sample", "--dry-run")
+    assert "time: not measured; it will be from the runs that finish\n" in printed
+
+
+def test_several_tables_are_planned_at_once_with_the_command_that_submits_them(reproduce, tmp_path):
+    targets = ("table1", "table2", "table7", "table8", "table9", "fig1")
+    (tmp_path / "DIR").mkdir()
+    _, printed, _ = reproduce(*targets, "--seeds", 2, "--data", "DIR", "--oc22", "OC22", "--out", "all", "--dry-run")
+    # those on MD17 that are shared between tables once
+    assert printed.splitlines()[-1] == f"{2 * (80 + 8 + 40 + 40 + 7)} runs"
+    assert "not measured" not in printed
+    assert printed.splitlines()[-2] == (
+        f"as SLURM jobs: ocp-dc reproduce {' '.join(targets)} --seeds 2 --data DIR --out all --oc22 OC22 --submit"
+    )
+
+
+def test_models_without_widths_are_left_out_and_named(reproduce):
+    _, printed, _ = reproduce("table1", "--scale", "length", "--molecule", "ethanol", "--dry-run")
+    assert "--scale length has no widths for gemnet_t: left out\n" in printed
+    assert printed.splitlines()[-1] == "8 runs"
+    _, printed, _ = reproduce("table9", "--scale", "length", "--dry-run")
+    assert "left out" not in printed
 
 
 def test_recommended_protocol_is_added_and_what_lacks_it_is_named(reproduce):
@@ -132,7 +176,18 @@ def test_table_2_is_planned_with_and_without_periodic_images(reproduce):
         (("table1", "--out", "a=b"), "cannot read a path with = in it"),
         (("table1", "--jobs", "0"), "--jobs 0: at least one job is needed"),
         (("table1", "--seeds", "0"), "--seeds 0: at least one seed is needed"),
-        (("table1", "--scale", "quickstart"), "--scale quickstart has no widths for cgcnn, only for schnet"),
+        (
+            ("table1", "--scale", "quickstart", "--model", "schnet", "cgcnn"),
+            "--scale quickstart has no widths for cgcnn, only for schnet",
+        ),
+        (("table9", "--scale", "quickstart"), "--scale quickstart has no widths for cgcnn, only for schnet"),
+        (
+            ("table1", "table3"),
+            "table1 table3: molecules and materials and physics-informed networks are started apart",
+        ),
+        (("table1", "table2"), "--oc22 is missing: for table2 give the folder of OC22's S2EF-total LMDBs"),
+        (("table1", "table7", "--oc22", "x"), "--oc22 is for Table 2 together with tables on MD17; give --data"),
+        (("table1", "--assume-tflops", "0"), "--assume-tflops 0: give a number above 0"),
         (("table2", "--scale", "quickstart"), "--scale quickstart is not for OC22; choose from paper, small, smoke"),
         (("table1", *SMOKE, "--only-index", "10"), "--only-index 10: the plan has runs 0 to 9"),
         (("table1", "--slurm-mem", "3"), "--slurm-mem is for jobs; give --submit too"),

@@ -12,7 +12,7 @@ from ocp_dc.runs import worker
 from ocp_dc.runs.records import read_record, write_description, write_record
 from ocp_dc.runs.worker import Quantity, Work
 
-RESULT = Work({"weight": Quantity(3.0, "kg"), "share": Quantity(0.5)}, seconds=7.0)
+RESULT = Work({"weight": Quantity(3.0, "kg"), "share": Quantity(0.5)}, seconds=7.0, device="CPU")
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_finished(folder, weigh):
         "message": None,
         "quantities": {"weight": {"value": 3.0, "unit": "kg"}, "share": {"value": 0.5, "unit": ""}},
         "seconds": 7.0,
+        "device": "CPU",
     }
 
 

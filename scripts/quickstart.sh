@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Sets up the environment if needed, converts the embedded ethanol sample, trains SchNet four ways at small widths, and
-# prints the test errors side by side: the paper's baseline, the paper's method (IReLU, rescaled labels), and the
-# recommended protocol with either activation. Results go to runs/quickstart (or the folder given as argument).
+# Sets up the environment if needed, converts the embedded ethanol sample, trains SchNet six ways at small widths, and
+# prints the test errors side by side: the paper's baseline and the paper's method (IReLU, rescaled labels), both again
+# with a learning rate that decays, and the recommended protocol with either activation. Results go to runs/quickstart
+# (or the folder given as argument).
 set -euo pipefail
 caller=$PWD
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

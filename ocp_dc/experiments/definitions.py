@@ -14,11 +14,16 @@ from ocp_dc.errors import InputError
 
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 # the paper's; its runs as they were made where they differ from its text (OC22 without periodic images, ForceNet with
-# its activations replaced by position); the paper's with the learning rate halved every five epochs, an option of its
-# scripts that the text does not mention; this package's own
-PROTOCOLS = ("paper", "as_published", "halved", "recommended")
+# its activations replaced by position); the paper's with another learning rate, halved every five epochs, an option of
+# its scripts that the text does not mention, or decayed as this package recommends; this package's own
+PROTOCOLS = ("paper", "as_published", "halved", "decayed", "recommended")
 # those that have configs of their own
 CONFIGURED = ("as_published", "recommended")
+# what the others do to the paper's learning rate, which is constant
+SCHEDULES = {
+    "halved": "learning rate halved every five epochs",
+    "decayed": "learning rate from 1e-3 to zero by a cosine",
+}
 HALVED_EVERY_EPOCHS = 5
 PAPER_BETA = 30.0
 # quantities of a run that the paper's tables show, and their columns in its records
@@ -171,7 +176,14 @@ class Experiment:
             config: of that name, as it is read.
             epoch_steps: optimizer steps of an epoch.
         """
-        return [*self._beta(config["loss_functions"]), *(halved_rate(epoch_steps) if self.protocol == "halved" else [])]
+        return [*self._beta(config["loss_functions"]), *self._schedule(epoch_steps)]
+
+    def _schedule(self, epoch_steps: int) -> list[str]:
+        if self.protocol == "halved":
+            return halved_rate(epoch_steps)
+        if self.protocol == "decayed":
+            return ["--optim.lr_initial=1.0e-3", "--optim.scheduler=CosineAnnealingLR"]
+        return []
 
     def _beta(self, losses: Sequence[dict]) -> list[str]:
         if self.beta == PAPER_BETA:
@@ -290,7 +302,7 @@ def experiments_of(
     seeds: int = 1,
     with_recommended: bool = False,
     as_published: bool = False,
-    with_halved: bool = False,
+    schedules: Sequence[str] = (),
 ) -> list[Experiment]:
     """The runs of a table or figure, each once, in a fixed order; a baseline and its method are neighbours.
 
@@ -301,7 +313,7 @@ def experiments_of(
         seeds: seeds 0 … seeds − 1.
         with_recommended: add the recommended protocol's runs for the models and molecules there.
         as_published: as the paper's runs were made, where that differs from its text.
-        with_halved: add the same runs with the learning rate halved every five epochs.
+        schedules: add the same runs with these, of ``SCHEDULES``.
 
     Raises:
         InputError: something is unknown, or nothing matches.
@@ -325,8 +337,8 @@ def experiments_of(
     found = []
     for seed in range(seeds):
         found += table.experiments(columns, seed, protocol)
-        if with_halved:
-            found += table.experiments(columns, seed, "halved")
+        for schedule in schedules:
+            found += table.experiments(columns, seed, schedule)
         if with_recommended:
             found += _recommended_experiments(table, columns, seed)
     chosen = [
@@ -370,7 +382,7 @@ def paper_value(experiment: Experiment, target: str | None = None) -> PaperValue
             places (SchNet with IReLU and rescaling, 50,000 conformations: Tables 1 and 8, and Fig. 2). By default the
             first of them, in the tables' order.
     """
-    if experiment.protocol in ("halved", "recommended") or experiment.beta != PAPER_BETA:
+    if experiment.protocol in (*SCHEDULES, "recommended") or experiment.beta != PAPER_BETA:
         return None
     place = target.removeprefix("table") if target else None
     key = (MODELS[experiment.model].record, experiment.variant, experiment.molecule, experiment.train_size)

@@ -15,6 +15,7 @@ from ocp_dc.experiments.definitions import (
     MODELS,
     MOLECULES,
     OC22,
+    SCHEDULES,
     TABLES,
     VARIANTS,
     Experiment,
@@ -62,6 +63,11 @@ class ChemistryStudy(Study):
             help="add the same runs with the learning rate halved every five epochs, as the paper's scripts can",
         )
         group.add_argument(
+            "--with-decayed",
+            action="store_true",
+            help="add the same runs with the learning rate that is recommended: from 1e-3 to zero by a cosine",
+        )
+        group.add_argument(
             "--as-published",
             action="store_true",
             help="as the paper's runs were, faults included: OC22 without periodic images, ForceNet* with its "
@@ -103,7 +109,7 @@ class ChemistryStudy(Study):
             args.seeds,
             with_recommended=args.with_recommended,
             as_published=args.as_published,
-            with_halved=args.with_halved,
+            schedules=[schedule for schedule in SCHEDULES if getattr(args, f"with_{schedule}")],
         )
         if molecule:
             print(f"{source.path} holds {molecule}: only its runs are planned")

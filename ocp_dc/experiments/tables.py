@@ -12,6 +12,7 @@ from ocp_dc.experiments.definitions import (
     MODELS,
     MOLECULES,
     PAPER_BETA,
+    SCHEDULES,
     TABLES,
     Collection,
     Experiment,
@@ -39,7 +40,7 @@ EFWT_NOTE = "EFwT: test conformations with energy within 0.02 eV and every force
 PROTOCOL_SUFFIXES = {
     "paper": "",
     "as_published": ", as published",
-    "halved": ", learning rate halved every five epochs",
+    **{schedule: f", {words}" for schedule, words in SCHEDULES.items()},
 }
 FIGURES = {"fig1": "Fig. 1", "fig2": "Fig. 2"}
 
@@ -102,8 +103,9 @@ def _table_groups(table: Table, results: Results) -> Iterator[tables.Group]:
         if any(results.cell(each.cell).runs for each in runs):
             suffix = f"{PROTOCOL_SUFFIXES['as_published']}: {table.collection.as_published}"
             yield _group(table, row.model, published, suffix, optional=True)
-        halved = dict.fromkeys(row.variants, "halved")
-        yield _group(table, row.model, halved, PROTOCOL_SUFFIXES["halved"], optional=True)
+        for schedule in SCHEDULES:
+            variants = dict.fromkeys(row.variants, schedule)
+            yield _group(table, row.model, variants, PROTOCOL_SUFFIXES[schedule], optional=True)
         recommended = dict.fromkeys(recommended_variants(row.model, table.collection), "recommended")
         yield _group(table, row.model, recommended, ", recommended protocol (ours)", optional=True, highlighted=True)
 

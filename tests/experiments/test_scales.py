@@ -81,18 +81,24 @@ def test_every_model_of_a_table_has_its_smaller_widths():
             assert any(word.startswith("--model.") for word in overrides)
 
 
-def test_the_halved_rate_is_the_papers_protocol_but_for_the_schedule(tmp_path):
-    added = set(experiments_of("table1", molecules=["ethanol"], with_halved=True)) - set(experiments_of("table1"))
-    assert {experiment.protocol for experiment in added} == {"halved"}
-    halved = next(each for each in added if each.model == "schnet" and each.variant == "irelu+rescaled")
-    paper = replace(halved, protocol="paper")
-    assert halved.config == paper.config == "md17/schnet_dc"
-    assert paper_value(halved) is None
-    assert Experiment.of_id(halved.id) == halved
-    commands = [planned(each, "paper", tmp_path).command for each in (halved, paper)]
-    schedule = [word for word in commands[0] if word not in commands[1] and str(tmp_path) not in word]
-    # five epochs of 50,000 conformations in batches of 20
-    assert schedule == ["--optim.scheduler=StepLR", "--optim.step_size=12500", "--optim.gamma=0.5"]
+@pytest.mark.parametrize(
+    ("schedule", "arguments"),
+    [
+        # five epochs of 50,000 conformations in batches of 20
+        ("halved", ["--optim.scheduler=StepLR", "--optim.step_size=12500", "--optim.gamma=0.5"]),
+        ("decayed", ["--optim.lr_initial=1.0e-3", "--optim.scheduler=CosineAnnealingLR"]),
+    ],
+)
+def test_another_schedule_is_the_papers_protocol_but_for_that(schedule, arguments, tmp_path):
+    plain, more = (set(experiments_of("table1", molecules=["ethanol"], schedules=each)) for each in ([], [schedule]))
+    assert {experiment.protocol for experiment in more - plain} == {schedule}
+    changed = next(each for each in more - plain if each.model == "schnet" and each.variant == "irelu+rescaled")
+    paper = replace(changed, protocol="paper")
+    assert changed.config == paper.config == "md17/schnet_dc"
+    assert paper_value(changed) is None
+    assert Experiment.of_id(changed.id) == changed
+    commands = [planned(each, "paper", tmp_path).command for each in (changed, paper)]
+    assert [word for word in commands[0] if word not in commands[1] and str(tmp_path) not in word] == arguments
 
 
 @pytest.mark.parametrize("model", sorted(PAPERS_MODELS.keys() - {"gemnet_t"}))

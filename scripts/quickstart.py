@@ -45,9 +45,9 @@ def print_table(results: Results) -> None:
     print(format_table(rows))
     print(
         "\nThe paper's protocol learns total energies (-97,000 kcal/mol) from zero at a constant rate and needs its\n"
-        f"125,000 steps for it; here it has {steps:,}. With a rate that begins at 1e-3 and decays to zero its energies\n"
-        "settle. The recommended protocol has that rate too, and removes the mean energy, in float64, from the labels."
-        "\nCentered: without the mean energy error, one constant, which changes no force and no relative energy."
+        f"125,000 steps for it; here it has {steps:,}. With a rate that decays from 1e-3 to zero energies\n"
+        "settle. The recommended protocol has that rate too, and removes the mean energy, in float64, from labels.\n"
+        "Centered: without the mean energy error, one constant, which changes no force and no relative energy."
     )
 
 

@@ -87,6 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
     # of which a user can do nothing: what fairchem and its needs will do in future, and the layout of small gradients
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    before = threading.excepthook
+    if not debug:
+        threading.excepthook = _tell_of_thread
     try:
         with _ended_by_signals():
             status = _run(arguments[1:] if debug else arguments)
@@ -97,7 +100,14 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         return _report(error)
     finally:
+        threading.excepthook = before
         logging.shutdown()
+
+
+def _tell_of_thread(ended: threading.ExceptHookArgs) -> None:
+    # what a thread could not write is raised again by whoever hands it more
+    if not isinstance(ended.exc_value, OSError):
+        threading.__excepthook__(ended)
 
 
 class _EndedBySignal(KeyboardInterrupt):
@@ -153,7 +163,8 @@ def _report(error: BaseException) -> int:
     elif isinstance(error, TrainingDivergedError):
         what, status = f"training diverged: {error}", 1
     elif isinstance(error, OSError):
-        what = f"error: {error}; check the free space and the permissions"
+        named = f"{error.filename}: {error.strerror}" if error.filename else f"{error}"
+        what = f"error: {named}; check the free space and the permissions"
     elif not isinstance(error, InputError):
         what = f"error: {type(error).__name__}: {error}; `ocp-dc {DEBUG} COMMAND …` shows where. Please report it"
         status = 1

@@ -41,7 +41,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import ocp_dc.evaluation
+import ocp_dc.evaluation  # with it comes what most commands import
 import ocp_dc.simulate.running
 from ocp_dc import cli
 from ocp_dc.datasets.lmdb import RecordFile
@@ -128,7 +128,7 @@ def jobs(inputs: Path) -> dict[str, Job]:
         "simulate": Job(
             lambda folder: (
                 words("simulate", checkpoint, "--start", data / "test", "--out", folder / "md")
-                + words("--ensemble", "nvt", "--temperature", 300, "--timestep", 0.5, "--length", 2, "--replicas", 2)
+                + words("--ensemble", "nvt", "--temperature", 300, "--timestep", 0.5, "--length", 0.6, "--replicas", 2)
                 + words("--every", 5, "--cpu")
             ),
             lambda folder: {name: value for name, value in files(folder).items() if name.endswith(".extxyz")},
@@ -198,7 +198,7 @@ def reproduced(folder: Path) -> dict[str, object]:
 
 
 class Running:
-    """A command that runs, in a session of its own; its output goes to a file beside ``folder``.
+    """A command that runs, in a process group of its own; its output goes to a file beside ``folder``.
 
     Args:
         arguments: words after ``ocp-dc``.
@@ -215,7 +215,7 @@ class Running:
         self._process.start()
 
     def _run(self, imported: bool) -> None:
-        os.setsid()
+        os.setpgrp()
         os.environ["OMP_NUM_THREADS"] = "1"
         output = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
@@ -260,8 +260,8 @@ class Running:
         alive = []
         for number in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
             with suppress(OSError):
-                state, _, _, session = _status(number)[:4]
-                if int(session) == self._process.pid and state != "Z":
+                state, _, group = _status(number)[:3]
+                if int(group) == self._process.pid and state != "Z":
                     alive.append(number)
         return alive
 

@@ -3,6 +3,7 @@
 
     python scripts/fault_test.py OUT                       # 30 kills of each job; an hour
     python scripts/fault_test.py OUT --kills 3 --jobs train-traced convert
+    python scripts/fault_test.py OUT --signal TERM         # that end a command in order
     python scripts/fault_test.py OUT --kills 0 --fills 5   # full disks instead, as root
 
 Every job is done once without a fault. Then it is begun, killed (SIGKILL), and begun again by the same command, until
@@ -13,7 +14,8 @@ A command takes seconds to import what it needs, and writes nothing then. One ki
 importing. The others are of one that is forked from this process, which has imported everything, at a moment drawn
 uniformly from the CPU time that the undisturbed one took; half of them wait then until an incomplete file is there.
 One kill in two, at random, is of the command's process alone, as the system does when memory is short, the others of
-all that it has started. A command that ends before its kill is begun again, and not counted.
+all that it has started. A command that ends before its kill is begun again, and not counted. Of other signals, a
+command must say in a line that it was ended, and leave nothing partial then already.
 
 With ``--fills`` a job writes to a file system of a size drawn uniformly up to what the undisturbed one needed. It must
 end with status 1 or 2 and a line of error, or fit; the same command must then, with space, leave what is expected.
@@ -228,7 +230,7 @@ class Running:
         """Its exit status."""
         self._process.join(LONGEST)
         if self._process.exitcode is None:
-            self.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             sys.exit(f"it hangs: {' '.join(self._arguments)}")
         return self._process.exitcode
 
@@ -242,9 +244,10 @@ class Running:
             time.sleep(0.001)
         return True
 
-    def kill(self, alone: bool = False) -> None:
-        (os.kill if alone else os.killpg)(self._process.pid, signal.SIGKILL)
-        self._process.join()
+    def end(self, number: signal.Signals, alone: bool) -> int:
+        """Its exit status, after a signal to its process alone, or to all that it has started."""
+        (os.kill if alone else os.killpg)(self._process.pid, number)
+        return self.wait()
 
     def cpu_seconds(self) -> float:
         """Of its process and of all that it has started."""
@@ -333,19 +336,37 @@ def draw_moment(number: int, imports: float, work: float, draw: random.Random) -
     return Moment(importing, draw.uniform(0, imports if importing else work), number % 2 == 1, draw.random() < 0.5)
 
 
-def kill_once(job: Job, folder: Path, moment: Moment) -> Running | None:
-    """None where the command ended before."""
+def phase_of(moment: Moment, folder: Path) -> str:
+    return "importing" if moment.importing else "writing" if incomplete(folder) else "at work"
+
+
+def kill_once(
+    job: Job, folder: Path, moment: Moment, number: signal.Signals
+) -> tuple[Running | None, str, Iterator[str]]:
+    """The command, None where it ended before; what it was at; what was wrong when it had ended."""
     running = Running(job.command(folder), folder, imported=not moment.importing)
     reached = running.wait_until(lambda: running.cpu_seconds() >= moment.seconds) and (
         moment.importing or not moment.writing or running.wait_until(lambda: bool(incomplete(folder)))
     )
     if not reached:
-        return None
-    running.kill(moment.alone)
-    return running
+        return None, "over before", iter(())
+    phase = phase_of(moment, folder)
+    status = running.end(number, moment.alone)
+    return running, phase, unreadable(folder) if number == signal.SIGKILL else disorder(running, status, number, folder)
 
 
-def try_kills(job: Job, folder: Path, kills: int, draw: random.Random) -> list[str]:
+def disorder(running: Running, status: int, number: signal.Signals, folder: Path) -> Iterator[str]:
+    """What is wrong with how a command has ended by a signal that it takes heed of."""
+    said = running.output.read_text()
+    # before it takes heed, and after its work
+    if status not in (128 + number, -number, 0) or "Traceback" in said:
+        yield f"ended with {status}:\n{said[-3000:]}"
+    if left := incomplete(folder):
+        yield f"is left: {', '.join(left[:5])}"
+    yield from unreadable(folder)
+
+
+def try_kills(job: Job, folder: Path, kills: int, draw: random.Random, by: signal.Signals) -> list[str]:
     """What went wrong, in words."""
     whole, broken = folder / "whole", folder / "broken"
     both = finish(job.command(whole), whole, imported=False)
@@ -358,14 +379,12 @@ def try_kills(job: Job, folder: Path, kills: int, draw: random.Random) -> list[s
             break
         shutil.rmtree(broken, ignore_errors=True)
         moment = draw_moment(number, both - work, work, draw)
-        killed = kill_once(job, broken, moment)
+        killed, phase, found = kill_once(job, broken, moment, by)
+        phases[phase] += 1
         if killed is None:
-            phases["over before"] += 1
             continue
         number += 1
-        phase = "importing" if moment.importing else "writing" if incomplete(broken) else "at work"
-        phases[phase] += 1
-        wrong = [*unreadable(broken)]
+        wrong = [*found]
         finish(job.command(broken), broken)
         if left := killed.end_survivors():
             wrong.append(f"processes are left: {left}")
@@ -431,6 +450,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for all files")
     parser.add_argument("--kills", type=int, default=30, help="of each job (default 30)")
+    parser.add_argument("--signal", choices=("KILL", "TERM", "HUP", "INT"), default="KILL", help="default KILL")
     parser.add_argument("--fills", type=int, default=0, help="full disks for each job (default 0)")
     parser.add_argument("--jobs", nargs="+", metavar="JOB", help=f"of {', '.join(jobs(Path()))} (default all)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and sizes (default 0)")
@@ -447,7 +467,7 @@ def main() -> int:
         draw = random.Random(f"{options.seed} {name}")
         faults = []
         if options.kills:
-            faults += try_kills(known[name], out / name, options.kills, draw)
+            faults += try_kills(known[name], out / name, options.kills, draw, signal.Signals[f"SIG{options.signal}"])
         if options.fills:
             faults += try_fills(known[name], out / name, options.fills, draw)
         print("".join(f"  {fault}\n" for fault in faults) or "  as if nothing had happened", flush=True)

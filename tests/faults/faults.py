@@ -7,6 +7,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 
 from ocp_dc.files import _partial
@@ -26,8 +27,9 @@ def size_limit(size: int) -> Iterator[None]:
 @contextmanager
 def descriptor_limit(more: int) -> Iterator[None]:
     """No more than so many further files can be open at once."""
-    used = [int(name) for name in os.listdir("/proc/self/fd")]
-    with _limited(resource.RLIMIT_NOFILE, max(used) + more):
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    free = (number for number in count() if number not in used)
+    with _limited(resource.RLIMIT_NOFILE, next(islice(free, more, None))):
         yield
 
 

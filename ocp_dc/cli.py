@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -30,6 +32,8 @@ from ocp_dc.terminal import printable
 
 FAIRCHEM_MODES = ("train", "validate")
 DEBUG = "--debug"
+# what libraries say where no more files can be opened
+NO_DESCRIPTORS = ("Too many open files", "received 0 items of ancdata")
 # as a shell reports a program that nobody reads the output of
 NOBODY_READS = 128 + signal.SIGPIPE
 
@@ -87,6 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
     # of which a user can do nothing: what fairchem and its needs will do in future, and the layout of small gradients
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    hooks = threading.excepthook, sys.unraisablehook
+    if not debug:
+        threading.excepthook = _tell_of_thread
+        # what destructors cannot do because of an error that is told
+        sys.unraisablehook = lambda _: None
     try:
         with _ended_by_signals():
             status = _run(arguments[1:] if debug else arguments)
@@ -97,7 +106,14 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         return _report(error)
     finally:
+        threading.excepthook, sys.unraisablehook = hooks
         logging.shutdown()
+
+
+def _tell_of_thread(ended: threading.ExceptHookArgs) -> None:
+    # what a thread could not write is raised again by whoever hands it more
+    if not isinstance(ended.exc_value, OSError):
+        threading.__excepthook__(ended)
 
 
 class _EndedBySignal(KeyboardInterrupt):
@@ -152,8 +168,12 @@ def _report(error: BaseException) -> int:
         what, status = "interrupted", 130
     elif isinstance(error, TrainingDivergedError):
         what, status = f"training diverged: {error}", 1
+    elif _is_of_descriptors(error):
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        what = f"error: too many files are open at once, `ulimit -n` is {allowed:,}: raise it, or use fewer processes"
     elif isinstance(error, OSError):
-        what = f"error: {error}; check the free space and the permissions"
+        named = f"{error.filename}: {error.strerror}" if error.filename else f"{error}"
+        what = f"error: {named}; check the free space and the permissions"
     elif not isinstance(error, InputError):
         what = f"error: {type(error).__name__}: {error}; `ocp-dc {DEBUG} COMMAND …` shows where. Please report it"
         status = 1
@@ -161,6 +181,15 @@ def _report(error: BaseException) -> int:
     if isinstance(error, OSError):
         _discard_output()
     return status
+
+
+def _is_of_descriptors(error: BaseException | None) -> bool:
+    """Whether it was raised, or what it was raised from, since no more files could be opened."""
+    return error is not None and (
+        (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE))
+        or any(words in str(error) for words in NO_DESCRIPTORS)
+        or _is_of_descriptors(error.__cause__)
+    )
 
 
 def _flush() -> None:

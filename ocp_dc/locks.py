@@ -9,12 +9,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+_held: set[TextIO] = set()
+
+
+def _let_go() -> None:
+    """In a process that was forked: a worker that reads data would hold the lock of a run whose process was killed."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[TextIO]:
+    with path.open("a") as file:
+        _held.add(file)
+        try:
+            yield file
+        finally:
+            _held.discard(file)
+
 
 @contextmanager
 def file_lock(path: Path, wait: bool = True) -> Iterator[TextIO | None]:
     """Locks a file, which is made if missing.
 
-    A process that inherits the open file holds the lock too: it is free when the last of them has ended.
+    A program that is given the open file holds the lock too: it is free when the last of them has ended. Forked
+    processes do not.
 
     Args:
         path: the file.
@@ -24,7 +47,7 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[TextIO | None]:
         The locked file; None if another has it and ``wait`` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with _open(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = file
@@ -38,7 +61,7 @@ def passing_lock(path: Path) -> Iterator[None]:
     """Waits for a lock on a file, which is made, and is gone again when the block ends: for folders of a user's own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("a") as file:
+        with _open(path) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             # whoever had it before has removed the file, and another process may lock a new one of that name
             if not _is_at(path, file):

@@ -16,7 +16,7 @@ from fairchem.core.common import distutils
 import ocp_dc
 from ocp_dc.datasets.manifest import Manifest
 from ocp_dc.errors import InputError
-from ocp_dc.files import replace_text
+from ocp_dc.files import replace_text, require_writable
 from ocp_dc.launch import clean_up, config_of
 from ocp_dc.models import build_model
 from ocp_dc.models.scale_factors import scale_factor_names
@@ -52,9 +52,8 @@ def fit_scale_factors(
     config_yml, out = Path(config_yml), Path(out)
     if num_batches < 1:
         raise InputError(f"--num-batches {num_batches}: at least one batch is needed")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists; name another file, or give --overwrite")
     out.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(out, "--out", overwrite)
     config = _training_config(config_yml, overrides)
     fitted = _fit(config, num_batches)
     if not fitted:

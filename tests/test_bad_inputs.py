@@ -835,7 +835,7 @@ def test_a_full_disk_keeps_the_earlier_conversion_and_says_so(sample_data, tmp_p
     copied(sample_data, "out")(tmp_path)
     before = bad_files.contents(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(np, "savez_compressed", on_a_full_disk)
+    monkeypatch.setattr("ocp_dc.datasets.molecule_conversion.write_npz", on_a_full_disk)
     assert cli.main(["md17", "convert", "bad.npz", "out", "--train", "3", "--overwrite"]) == 2
     assert "No space left on device; the earlier conversion there is as it was" in capsys.readouterr().err
     assert bad_files.contents(tmp_path) == before

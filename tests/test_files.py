@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from faults import size_limit
 
-from ocp_dc.files import replace_text, replacing
+from ocp_dc.errors import InputError
+from ocp_dc.files import replace_text, replacing, told_where
 
 
 def test_replaces_a_file_when_the_block_ends(tmp_path):
@@ -50,3 +53,41 @@ with replacing(pathlib.Path({str(path)!r})) as partial:
 """
     assert subprocess.run([sys.executable, "-c", killed]).returncode == -9
     assert path.read_text() == "kept"
+    assert len(os.listdir(tmp_path)) == 2
+    replace_text(path, "new")
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_what_another_process_writes_is_left_alone(tmp_path):
+    path = tmp_path / "result.json"
+    with replacing(path) as partial:
+        others = partial.with_name(partial.name.replace(f"-{os.getpid()}.", f"-{os.getppid()}."))
+        others.write_text("half")
+        partial.write_text("whole")
+    replace_text(path, "new")
+    assert others.read_text() == "half"
+
+
+@pytest.mark.parametrize("by_pytorch", [False, True])
+def test_a_full_disk_is_told_with_the_file(tmp_path, by_pytorch):
+    path = tmp_path / "weights.pt"
+    path.write_text("kept")
+
+    def write():
+        with size_limit(50_000), replacing(path) as partial:
+            if by_pytorch:
+                torch.save(torch.zeros(100_000), partial)
+            else:
+                partial.write_bytes(bytes(100_000))
+
+    with pytest.raises(InputError, match=r"weights\.pt could not be written: .*Check the free space"):
+        write()
+    assert path.read_text() == "kept"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_errors_of_other_things_are_left_as_they_are(tmp_path):
+    with pytest.raises(FileNotFoundError), told_where(tmp_path / "a"):
+        (tmp_path / "b").read_text()
+    with pytest.raises(RuntimeError, match="sizes"), replacing(tmp_path / "a"):
+        raise RuntimeError("sizes differ")

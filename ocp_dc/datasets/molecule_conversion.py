@@ -23,6 +23,7 @@ from ocp_dc.datasets.manifest import MoleculeManifest, sha256_of, shared_fields
 from ocp_dc.datasets.molecule_files import open_trajectory
 from ocp_dc.datasets.splits import Split, random_split, read_split_dir
 from ocp_dc.datasets.staging import staged_folder
+from ocp_dc.files import write_npz
 from ocp_dc.statistics import LabelAccumulator
 from ocp_dc.terminal import printable
 
@@ -102,7 +103,7 @@ class MoleculeWriter(RecordWriter):
         if error is None:
             rows = np.concatenate(self._rows)
             natoms = np.full(len(rows), self._graph.natoms)
-            np.savez_compressed(self._folder / METADATA_NAME, natoms=natoms, source_index=rows)
+            write_npz(self._folder / METADATA_NAME, natoms=natoms, source_index=rows)
 
     def add(self, conformations: Conformations) -> None:
         """Appends conformations, in one transaction."""

@@ -20,6 +20,7 @@ from ocp_dc.datasets.splits import Split
 from ocp_dc.datasets.structures import ENERGY_UNIT, UNITS_FROM, Structure
 from ocp_dc.edges import periodic_edges
 from ocp_dc.errors import InputError
+from ocp_dc.files import write_npz
 from ocp_dc.statistics import AtomAccumulator, LabelAccumulator
 
 METADATA_ARRAYS = ("natoms", "neighbors", "source_file", "source_index")
@@ -139,7 +140,7 @@ def write_metadata(folder: Path, shards: Sequence[ShardContents]) -> None:
         values = np.concatenate([np.array(getattr(shard, name), np.int64) for shard in shards])
         if len(values):
             arrays[name] = values
-    np.savez_compressed(folder / METADATA_NAME, **arrays)
+    write_npz(folder / METADATA_NAME, **arrays)
 
 
 def write_manifest(

@@ -16,6 +16,7 @@ from ocp_dc.datasets.conversion_settings import SPLIT_NAMES
 from ocp_dc.datasets.lmdb import METADATA_NAME
 from ocp_dc.datasets.manifest import MANIFEST_NAME
 from ocp_dc.errors import InputError
+from ocp_dc.files import is_another_running
 
 # of a split: LMDBs, with the lock files that other readers leave beside them, and what is told of them
 WRITTEN_FILES = re.compile(rf"data(\.\d{{4}})?\.lmdb(-lock)?|{re.escape(METADATA_NAME)}|{re.escape(MANIFEST_NAME)}")
@@ -145,15 +146,5 @@ def _clear_after_killed(out: Path) -> None:
     prefix = _staging_path(out, 0).name.removesuffix("0")
     for folder in out.parent.iterdir():
         pid = folder.name.removeprefix(prefix)
-        if folder.name.startswith(prefix) and pid.isdigit() and not _is_another_running(int(pid)):
+        if folder.name.startswith(prefix) and pid.isdigit() and not is_another_running(int(pid)):
             shutil.rmtree(folder)
-
-
-def _is_another_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()

@@ -15,7 +15,7 @@ import torch
 from ocp_dc.errors import DivergedError, InputError
 from ocp_dc.evaluation import TestErrors, concatenate, conformation_errors, predict, read_labelled, summarize
 from ocp_dc.experiments.plan import CHECKPOINT, LOG, PREDICTIONS_NAME
-from ocp_dc.files import replacing
+from ocp_dc.files import replacing, write_npz
 from ocp_dc.launch import run_fairchem
 from ocp_dc.runs.devices import device_name
 from ocp_dc.runs.worker import Quantity, Work
@@ -37,8 +37,8 @@ def train_and_test(folder: Path, description: dict) -> Work:
     )
     if not all(map(math.isfinite, (errors.energy_mae, errors.force_mae))):
         raise DivergedError("predictions for the test set are not finite", description["steps"])
-    with replacing(folder / PREDICTIONS_NAME) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **predictions)
+    with replacing(folder / PREDICTIONS_NAME) as partial:
+        write_npz(partial, **predictions)
     unit = errors.energy_unit
     quantities = {
         "energy MAE": Quantity(errors.energy_mae, unit),

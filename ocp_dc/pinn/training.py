@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ocp_dc.errors import DivergedError
-from ocp_dc.files import replace_text, replacing
+from ocp_dc.files import replace_text, replacing, told_where, write_npz
 from ocp_dc.pinn.equations import EQUATIONS, Equation
 from ocp_dc.pinn.extra import import_deepxde
 from ocp_dc.pinn.fields import Field
@@ -53,8 +53,8 @@ def train_and_test(folder: Path, description: dict) -> Work:
     )
     log = folder / description["log"]
     seconds = training.run(log, folder / CHECKPOINT)
-    with replacing(folder / PREDICTIONS) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **training.shown())
+    with replacing(folder / PREDICTIONS) as partial:
+        write_npz(partial, **training.shown())
     losses, errors = training.losses(), training.errors()
     quantities = {**errors, **losses, "never positive": 100 * training.never_positive(), "signal": training.signal()}
     units = {"never positive": "%"}
@@ -178,7 +178,7 @@ class Training:
         wrong = [name for name, value in record.items() if not math.isfinite(value)]
         if wrong:
             raise DivergedError(f"{', '.join(wrong)} not finite at step {self.step}", self.step)
-        with path.open("a") as file:
+        with told_where(path), path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def _save(self, path: Path) -> None:

@@ -20,7 +20,7 @@ from ase.constraints import FixAtoms
 from ase.io.extxyz import write_xyz
 
 from ocp_dc.errors import InputError
-from ocp_dc.files import replace_text
+from ocp_dc.files import replace_text, told_where
 from ocp_dc.locks import file_lock
 from ocp_dc.simulate.dynamics import fixed_atoms
 
@@ -109,6 +109,7 @@ class TrajectoryWriter:
     """
 
     def __init__(self, path: Path, size: int) -> None:
+        self._path = path
         self._file = path.open("r+" if size else "w", encoding="utf-8")
         if os.fstat(self._file.fileno()).st_size < size:
             raise InputError(f"{path} has been cut since it was written; remove {path.parent} and start again")
@@ -120,16 +121,19 @@ class TrajectoryWriter:
         frame = atoms.copy()
         frame.info = {"step": step, "time_fs": time_fs}
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
-        write_xyz(self._file, [frame])
+        with told_where(self._path):
+            write_xyz(self._file, [frame])
 
     def size(self) -> int:
         """In bytes; they are then on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with told_where(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
-        self._file.close()
+        with told_where(self._path):
+            self._file.close()
 
 
 def atoms_to_json(atoms: Atoms) -> dict[str, Any]:

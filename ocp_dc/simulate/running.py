@@ -168,6 +168,10 @@ def simulate(
             size = state["replicas"][replica.number]["bytes"] if state else 0
             replica.writer = TrajectoryWriter(trajectory_path(folder, replica.number), size)
         try:
+            if state is None:
+                _begin(model, replicas, folder)
+            elif step < settings.steps and (living := _living(replicas)):
+                _prepare(model, living)
             _run(model, replicas, settings, folder, step, seconds, show_progress)
         finally:
             for replica in replicas:
@@ -196,6 +200,18 @@ def _started(structures: Sequence[Atoms], settings: Settings) -> list[Replica]:
     ]
 
 
+def _living(replicas: Sequence[Replica]) -> list[Replica]:
+    return [replica for replica in replicas if replica.ended is None]
+
+
+def _begin(model: Model, replicas: Sequence[Replica], folder: Path) -> None:
+    """The frames and the state of step 0."""
+    for replica, results in zip(replicas, _prepare(model, replicas), strict=True):
+        replica.calculator.know(replica.atoms, results)
+        replica.write_frame(0, 0.0)
+    _save(folder, replicas, step=0, seconds=0.0)
+
+
 def _run(
     model: Model,
     replicas: Sequence[Replica],
@@ -205,14 +221,7 @@ def _run(
     seconds: float,
     show_progress: bool,
 ) -> None:
-    living = [replica for replica in replicas if replica.ended is None]
-    if step < settings.steps and living:
-        results = _prepare(model, living)
-    if step == 0:
-        for replica, own in zip(living, results, strict=True):
-            replica.calculator.know(replica.atoms, own)
-            replica.write_frame(0, 0.0)
-        _save(folder, replicas, step, seconds)
+    living = _living(replicas)
     saved = resumed = time.monotonic()
     with _Progress(settings, step, show_progress) as progress:
         while step < settings.steps and living:
@@ -223,7 +232,7 @@ def _run(
                     if error := failed.get(replica.pausing):
                         replica.end(step, settings.time_fs(step), _broken(error))
                         progress.say(f"replica {replica.number} ended at {settings.time_fs(step):g} fs: {error}")
-                living = [replica for replica in living if replica.ended is None]
+                living = _living(living)
                 if living:
                     _prepare(model, living)
             if step % settings.steps_per_frame == 0:

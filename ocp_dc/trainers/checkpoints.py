@@ -95,28 +95,11 @@ def previous_checkpoint(path: Path) -> Path:
     return path.with_name(f"previous_{path.name}")
 
 
-def partial_checkpoint(path: Path) -> Path:
-    """Where a checkpoint is written until it is complete."""
-    return path.with_name(f".{path.name}.partial")
-
-
-def replace_checkpoint(path: Path) -> None:
-    """Puts the complete :func:`partial_checkpoint` in the place of ``path``, and keeps what was there as the previous.
-
-    Whatever ends the process, or the machine, ``path`` is one of the two, complete.
-    """
-    partial = partial_checkpoint(path)
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
+def keep_as_previous(path: Path) -> None:
+    """Before a checkpoint is replaced by another."""
     if path.exists():
         with replacing(previous_checkpoint(path)) as kept:
             os.link(path, kept)
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def require_training_state(path: str, checkpoint: dict) -> None:

@@ -349,11 +349,9 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
             return
         self._require_finite()
         values = {**self.unshown.take_metrics(), "lr": self.scheduler.get_lr(), "epoch": self.epoch}
-        if self.logger is not None:
-            self.logger.log({**values, "step": self.step}, step=self.step, split="train")
         shown = {name: f"{value:.3g}" for name, value in values.items() if name in SHOWN_METRICS}
         bar.set_postfix(shown, refresh=False)
-        self._log_metrics("train", values)
+        self._log("train", values, {"step": self.step})
 
     def _validate_and_keep_best(self, primary_metric: str, disable_tqdm: bool) -> None:
         self._require_finite()

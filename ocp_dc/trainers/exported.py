@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ocp_dc.errors import InputError
 from ocp_dc.files import replacing
@@ -44,7 +44,7 @@ def write_model(checkpoint: dict[str, Any], weights: dict[str, torch.Tensor], ou
     # each of its own memory, as the format demands
     own = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     with replacing(out) as partial:
-        save_file(own, partial, metadata={KEY: json.dumps(description, default=str)})
+        partial.write_bytes(save(own, {KEY: json.dumps(description, default=str)}))
 
 
 def _floats(state: dict[str, torch.Tensor]) -> dict[str, Any]:

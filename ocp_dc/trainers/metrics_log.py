@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from ocp_dc.files import replace_text
+from ocp_dc.files import replace_text, told_where
 
 
 class MetricsLog:
@@ -25,7 +25,7 @@ class MetricsLog:
     def write(self, split: str, step: int, values: dict[str, float]) -> None:
         """Values that are not finite are written as null, so that every line is valid JSON."""
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        with self.path.open("a") as file:
+        with told_where(self.path), self.path.open("a") as file:
             file.write(json.dumps({"split": split, "step": step, **finite}) + "\n")
 
 

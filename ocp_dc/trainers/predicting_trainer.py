@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.errors import InputError
+from ocp_dc.files import told_where
 from ocp_dc.trainers.labels import units_of_config
 from ocp_dc.trainers.metrics_log import MetricsLog
 from ocp_dc.trainers.prediction import HeldPredictions
@@ -88,14 +89,16 @@ class PredictingTrainer(OCPTrainer):
                 held.add(batch, out, self._compute_loss(out, batch))
         metrics = self._aggregate_metrics(held.metrics())
         values = {name: float(metric["metric"]) for name, metric in metrics.items()}
-        if self.logger is not None:
-            self.logger.log({**values, "epoch": self.epoch}, step=self.step, split=split)
         if distutils.is_master():
             logging.info(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-        self._log_metrics(split, values)
+        self._log(split, values, {"epoch": self.epoch})
         return metrics
 
-    def _log_metrics(self, split: str, values: dict[str, float]) -> None:
+    def _log(self, split: str, values: dict[str, float], place: dict[str, float]) -> None:
+        """To fairchem's logger, with ``place``, and to ``metrics.jsonl``."""
+        if self.logger is not None:
+            with told_where(Path(self.config["cmd"]["logs_dir"])):
+                self.logger.log({**values, **place}, step=self.step, split=split)
         if distutils.is_master() and not self.is_debug:
             self.metrics_log.write(split, self.step, values)
 

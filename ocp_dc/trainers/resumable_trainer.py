@@ -11,12 +11,12 @@ from fairchem.core.common import distutils
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 
 from ocp_dc.errors import InputError
+from ocp_dc.files import replacing
 from ocp_dc.locks import file_lock
 from ocp_dc.trainers.checkpoints import (
     LOCK,
-    partial_checkpoint,
+    keep_as_previous,
     read_checkpoint,
-    replace_checkpoint,
     require_same_labels,
     require_same_model,
     require_same_training,
@@ -81,11 +81,9 @@ class ResumableTrainer(PredictingTrainer):
         if self.is_debug or not distutils.is_master():
             return None
         path = self._own_checkpoint.with_name(checkpoint_file)
-        try:
-            super().save(metrics, partial_checkpoint(path).name, training_state)
-            replace_checkpoint(path)
-        finally:
-            partial_checkpoint(path).unlink(missing_ok=True)
+        with replacing(path) as partial:
+            super().save(metrics, partial.name, training_state)
+            keep_as_previous(path)
         if training_state:
             self.last_checkpoint = str(path)
         return str(path)
@@ -104,19 +102,20 @@ class ResumableTrainer(PredictingTrainer):
             own = self._resumed and Path(self.last_checkpoint).resolve().parent == folder.resolve()
             if existing.exists() and not own:
                 raise InputError(f"{existing} exists and is another run's: choose another --run-dir or --timestamp-id")
-            partial_checkpoint(existing).unlink(missing_ok=True)
             yield
 
     def _require_same_training(self, labels: dict[str, Any]) -> None:
         """That the loaded checkpoint, if any, was trained as the config says, on the data that ``labels`` describe.
 
-        What was logged after it, and will be again, is dropped then: not before, as it is another's log until then.
+        What was logged after it, or before there was one, and will be again, is dropped then: not before, as it is
+        another's log until then.
         """
         if self._resumed:
             require_training_state(self.last_checkpoint, self._resumed)
             require_same_training(self.last_checkpoint, self._resumed, self.config["optim"], labels)
-            self.metrics_log.drop_after(self.step)
             self._resumed = {}
+        if distutils.is_master():
+            self.metrics_log.drop_after(self.step)
 
     def _restore(self) -> None:
         """Weights and optimizer of the run's last checkpoint; the step and the learning rate stay."""

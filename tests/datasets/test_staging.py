@@ -130,7 +130,7 @@ def test_full_disk(write_npz, tmp_path, monkeypatch):
     def write_to_full_disk(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(np, "savez_compressed", write_to_full_disk)
+    monkeypatch.setattr(molecule_conversion, "write_npz", write_to_full_disk)
     with pytest.raises(InputError, match=r"No space left on device; nothing was left there. Check the free space"):
         convert(source, tmp_path / "made" / "out", sizes=SIZES)
     assert entries(tmp_path) == ["molecule.npz"]

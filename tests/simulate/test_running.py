@@ -161,11 +161,12 @@ def test_a_trained_model_goes_on_to_the_last_bit(schnet, tmp_path):
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
-def test_a_killed_simulation_goes_on(cluster, tmp_path, monkeypatch):
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_killed_simulation_goes_on(cluster, tmp_path, monkeypatch, saved):
     asked = settings(ensemble="nvt", thermostat="langevin")
     simulate(Harmonic(cluster.positions), [cluster], asked, tmp_path / "whole", {}, show_progress=False)
     # frames are there that the state knows nothing of
-    times = iter([*[0.0] * 4, *[100.0] * 100])
+    times = iter([*[0.0] * 4, *[100.0 * saved] * 100])
     monkeypatch.setattr(running.time, "monotonic", lambda: next(times))
     killing = Stopping(cluster.positions, 50, kill)
     child = multiprocessing.get_context("fork").Process(
@@ -176,7 +177,7 @@ def test_a_killed_simulation_goes_on(cluster, tmp_path, monkeypatch):
     assert child.exitcode == -signal.SIGKILL
     monkeypatch.undo()
     step = json.loads((tmp_path / "cut" / "state.json").read_text())["step"]
-    assert 0 < step < 40
+    assert 0 < step < 40 if saved else step == 0
     with trajectory_path(tmp_path / "cut", 1).open("a") as file:
         file.write("6\nProperties=species:S:1:po")
     simulate(Harmonic(cluster.positions), [cluster], asked, tmp_path / "cut", {}, show_progress=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import abandoned
 from test_training import launch
 
 from ocp_dc.cli import main
@@ -16,6 +17,7 @@ from ocp_dc.datasets.samples import sample_path
 from ocp_dc.errors import InputError
 from ocp_dc.launch import run_fairchem
 from ocp_dc.locks import file_lock
+from ocp_dc.trainers.metrics_log import read_metrics
 
 ONE_EPOCH, TWO_EPOCHS = "--optim.max_epochs=1", "--optim.max_epochs=2"
 NAMED = ("--timestamp-id", "run")
@@ -131,9 +133,17 @@ def test_two_runs_do_not_share_a_folder(trained, train_arguments):
     assert log.read_bytes() == before
 
 
+def test_what_was_logged_before_the_first_checkpoint_is_not_logged_twice(train_arguments, tmp_path):
+    log = tmp_path / "logs" / "tensorboard" / "run" / "metrics.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"split": "train", "step": 1}\n{"split": "tr')
+    run_fairchem("train", train_arguments("schnet_dc", *NAMED, ONE_EPOCH))
+    steps = [line["step"] for line in read_metrics(log) if line["split"] == "train"]
+    assert steps == [1, 2, 3, 4, 5]
+
+
 def test_what_a_killed_save_left_goes(trained, train_arguments):
-    left = trained.with_name(".checkpoint.pt.partial")
-    left.write_bytes(b"half")
+    left = abandoned(trained)
     run_fairchem("train", train_arguments("schnet_dc", *NAMED, TWO_EPOCHS))
     assert not left.exists()
 

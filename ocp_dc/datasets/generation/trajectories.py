@@ -16,7 +16,7 @@ from ocp_dc.datasets.generation.dynamics import draw_momenta, langevin_dynamics
 from ocp_dc.datasets.generation.labels import Labels
 from ocp_dc.datasets.generation.partial_results import check_positive
 from ocp_dc.errors import InputError
-from ocp_dc.files import replacing
+from ocp_dc.files import replacing, write_npz
 
 
 @dataclass(frozen=True)
@@ -159,5 +159,5 @@ class TrajectoryWriter:
 
 def save_npz(path: Path, **arrays: object) -> None:
     """Whatever kills the run, ``path`` is absent or whole."""
-    with replacing(path) as unfinished, unfinished.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    with replacing(path) as partial:
+        write_npz(partial, **arrays)

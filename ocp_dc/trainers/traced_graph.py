@@ -56,7 +56,8 @@ def scripted(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., 
     """The function of a module, with its operations called from C++: Python takes a microsecond or two for each.
 
     TorchScript runs them as they are, without its own rewriting. It cannot call ``full_like`` of a number of another
-    type, which functions of it then call from Python as before.
+    type, which functions of it then call from Python as before. What ``torch.jit.trace`` makes, with all its constants,
+    stays in memory until the process ends; this function goes with its last reference.
     """
 
     def call(*given: Tensor) -> Sequence[Tensor]:
@@ -65,7 +66,9 @@ def scripted(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., 
 
     try:
         with torch.no_grad():
-            function = torch.jit.trace(lambda *given: tuple(module(*given)), tuple(inputs), check_trace=False)
+            traced, no_names = lambda *given: tuple(module(*given)), lambda _: ""
+            graph, _ = torch._C._create_graph_by_tracing(traced, tuple(inputs), no_names, True, False)
+            function = torch._C._create_function_from_graph("replay", graph)
             call(*inputs)
     except RuntimeError as error:
         logging.debug(f"operations are called from Python: {error}")

@@ -5,13 +5,16 @@ Each function changes a graph in place and keeps what it computes.
 
 from __future__ import annotations
 
+import linecache
 import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, fx
 from torch._functorch.compile_utils import fx_graph_cse
+from torch.fx.graph_module import _loader
 
 from ocp_dc.errors import InputError
 
@@ -50,6 +53,18 @@ def simplify(module: fx.GraphModule, living: dict[str, Tensor]) -> None:
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
+
+
+@contextmanager
+def sources_forgotten() -> Iterator[None]:
+    """What is traced in the block leaves no source code, which torch.fx keeps of every graph until the process ends."""
+    known = set(_loader.eval_cache)
+    try:
+        yield
+    finally:
+        for name in _loader.eval_cache.keys() - known:
+            del _loader.eval_cache[name]
+            linecache.cache.pop(name, None)
 
 
 def scripted(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:

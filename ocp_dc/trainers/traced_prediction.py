@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.data import Batch, Data
 
 from ocp_dc.edges import EdgesMixin
-from ocp_dc.trainers.traced_graph import scripted, simplify
+from ocp_dc.trainers.traced_graph import scripted, simplify, sources_forgotten
 from ocp_dc.trainers.traced_step import TARGETS, batch_norm_of
 
 # to trace takes as long as some hundred predictions save
@@ -67,7 +67,8 @@ class TracedPredictions:
         if self._model.against_fixed_edges(batch) is not None:
             return None
         try:
-            replay = _trace(self._model, batch)
+            with sources_forgotten():
+                replay = _trace(self._model, batch)
         except Exception as error:  # of any class: what cannot be traced fails anywhere
             logging.warning(f"predictions are not traced: {type(error).__name__}: {error}")
             return None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import linecache
 import logging
 
 import pytest
 import torch
+from torch.fx.graph_module import _loader
 from torch_geometric.data import Batch, Data
 
 from ocp_dc.models import CGCNNIReLU, SchNetIReLU
@@ -108,11 +110,12 @@ def test_of_many_compositions_the_last_used_are_kept(monkeypatch):
 
 
 def test_what_is_dropped_leaves_memory(monkeypatch):
-    """``torch.jit.trace`` keeps the constants of all that it has ever traced."""
+    """``torch.jit.trace`` keeps the constants of all that it has ever traced, and torch.fx the code of its graphs."""
 
-    def tensors() -> int:
+    def kept() -> tuple[int, ...]:
         gc.collect()
-        return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+        tensors = sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+        return tensors, len(_loader.eval_cache), len(linecache.cache)
 
     monkeypatch.setattr(traced_prediction, "MOST_TRACES", 1)
     predictions = TracedPredictions(schnet())
@@ -120,5 +123,5 @@ def test_what_is_dropped_leaves_memory(monkeypatch):
     for kind in range(4):
         for _ in range(2):
             predictions(carbon_monoxides(kind))
-        counts.append(tensors())
+        counts.append(kept())
     assert len(set(counts)) == 1, counts

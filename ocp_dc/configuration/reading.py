@@ -13,6 +13,8 @@ import yaml
 from ocp_dc.errors import InputError
 
 INCLUDES = "includes"
+# of a config, what no one writes by hand
+MOST_NODES, MOST_FILES = 10_000, 100
 
 
 @dataclass
@@ -28,16 +30,21 @@ class Config:
     places: dict[str, str] = field(default_factory=dict)
 
 
-def read_config(path: Path, including: Sequence[Path] = ()) -> Config:
+def read_config(path: Path) -> Config:
     """A config file with its includes.
-
-    Args:
-        including: the files that led to this one.
 
     Raises:
         InputError: naming file and line: no UTF-8, no YAML, a key twice, an include that is missing or goes in a
-            circle, or includes that set the same key differently from one another.
+            circle, or includes that set the same key differently from one another; more than anyone writes.
     """
+    return _read(path, (), [])
+
+
+def _read(path: Path, including: Sequence[Path], read: list[Path]) -> Config:
+    """A file, which ``including`` led to, after those that have been ``read``."""
+    read.append(path)
+    if len(read) > MOST_FILES:
+        raise InputError(f"{read[0]} includes more than {MOST_FILES} files, itself or by others: include each once")
     if path.resolve() in (file.resolve() for file in including):
         chain = " -> ".join(map(str, (*including, path)))
         raise InputError(f"{path} includes itself ({chain}): remove one of these includes")
@@ -48,7 +55,7 @@ def read_config(path: Path, including: Sequence[Path] = ()) -> Config:
         raise InputError(f"{where}: includes is {includes!r}; give a list of files, each after a dash")
     merged = Config()
     for include in includes:
-        _merge(merged, read_config(_find(include, path, where), (*including, path)), exclusive=True)
+        _merge(merged, _read(_find(include, path, where), (*including, path), read), exclusive=True)
     _merge(merged, own)
     return merged
 
@@ -74,6 +81,8 @@ def _parse(path: Path) -> Config:
         if not isinstance(node, yaml.MappingNode):
             kind = "empty" if node is None else f"a {node.id}"
             raise InputError(f"{path} is {kind}; a config is a mapping of sections, such as model: and optim:")
+        if _unfolded(node, {}) > MOST_NODES:
+            raise InputError(f"{path} is more than {MOST_NODES:,} keys and values, as aliases repeat them: write fewer")
         places: dict[str, str] = {}
         _note_places(path, node, "", places)
         return Config(loader.construct_document(node), places)
@@ -82,8 +91,20 @@ def _parse(path: Path) -> Config:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{path}{line}: not valid YAML: {problem}{_hint(problem)}") from None
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply, or an alias is of what it stands in: unfold it") from None
     finally:
         loader.dispose()
+
+
+def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
+    """Keys and values in a node, what an alias stands for counted each time. ``known``: of nodes that have been."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        inner = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in inner)
+    return known[id(node)]
 
 
 def _hint(problem: str) -> str:

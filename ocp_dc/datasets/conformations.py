@@ -172,17 +172,22 @@ def check_size(path: Path, natoms: int) -> None:
         raise InputError(f"{path} has {natoms:,} atoms in a conformation; molecules of up to {MAX_ATOMS:,} are taken")
 
 
+def require_integers(path: Path, shape: tuple[int, ...], kind: np.dtype) -> None:
+    """Raises InputError if an array of this shape and type cannot be atomic numbers."""
+    if len(shape) != 1 or not shape[0] or kind.kind not in "iu":
+        raise InputError(
+            f"{path}: the atomic numbers are {kind} of shape {shape}; "
+            "one row of integers for all conformations is needed"
+        )
+
+
 def check_atomic_numbers(path: Path, numbers: np.ndarray) -> np.ndarray:
     """Atomic numbers (A,) as int64.
 
     Raises:
         InputError: they are not one row of integers from 1 to 118.
     """
-    if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu":
-        raise InputError(
-            f"{path}: the atomic numbers are {numbers.dtype} of shape {numbers.shape}; "
-            "one row of integers for all conformations is needed"
-        )
+    require_integers(path, numbers.shape, numbers.dtype)
     wrong = (numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)
     if wrong.any():
         atom = wrong.argmax()

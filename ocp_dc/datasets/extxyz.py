@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 LABELS = ("energy", "forces")
+# in any of the quotes that ASE takes
+PROPERTIES = re.compile(rb"""Properties["']?\s*=\s*["'{\[]?\s*([^"'\s}\]]+)""")
 
 
 def open_xyz(path: Path, energy_unit: str | None) -> Trajectory:
@@ -103,10 +106,20 @@ def _ends_within(last_lines: list[bytes]) -> bool:
     return not last.endswith(b"\n") and b"=" not in before and len(last.split()) < len(before.split())
 
 
+def _require_announced_columns(lines: bytes) -> None:
+    """ASE makes room for as many columns as are announced, before it looks at those that are there."""
+    _, headline, atom, *_ = lines.split(b"\n", 3)
+    if properties := PROPERTIES.search(headline):
+        announced = sum(max(0, int(count)) for count in properties[1].split(b":")[2::3])
+        if announced > len(atom.split()):
+            raise ValueError(f"{announced} columns are announced, and the first atom has {len(atom.split())}")
+
+
 def read_frame(lines: bytes) -> Atoms:
     """A frame as ASE reads it; what else than a frame raises any error."""
     from ase.io import read  # brings half of ase and scipy, which other files do not need
 
+    _require_announced_columns(lines)
     try:
         return read(StringIO(lines.decode("utf-8", "replace")), format="extxyz")
     except KeyError as error:

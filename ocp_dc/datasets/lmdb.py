@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import os
 import pickle
+from numbers import Integral
 from pathlib import Path
 
 import lmdb
 from torch_geometric.data import Data
 
 from ocp_dc.datasets.graphs import pickled
+from ocp_dc.datasets.npz import announced_rows
 from ocp_dc.errors import InputError
 
 METADATA_NAME = "metadata.npz"
 # address space only: the file grows with what is written
 MAP_SIZE = 1 << 36
+AGAIN = "get or convert the data again"
+
+
+def announced_records(folder: Path) -> int | None:
+    """How many records ``metadata.npz`` says there are, by its header: nothing else of it is read.
+
+    Returns:
+        None where there is no such file, or it does not say.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    metadata = folder / METADATA_NAME
+    if not metadata.is_file():
+        return None
+    try:
+        return announced_rows(metadata, "natoms")
+    except Exception as error:  # damaged archives raise anything
+        raise InputError(f"{metadata} cannot be read ({error}); get it again, or remove it") from error
 
 
 class RecordWriter:
@@ -76,8 +97,7 @@ class RecordFile:
         try:
             self._require_whole()
             self._transaction = self._environment.begin()
-            length = self._get(b"length")
-            self._count = self._environment.stat()["entries"] if length is None else pickle.loads(length)
+            self._count = self._announced_count()
         except BaseException:
             self._environment.close()
             raise
@@ -99,9 +119,7 @@ class RecordFile:
         try:
             graph = pickle.loads(record)
         except Exception as error:  # unpickling damaged bytes may raise anything
-            raise InputError(
-                f"{self.file}: record {index} cannot be unpickled ({error}); get or convert the data again"
-            ) from error
+            raise InputError(f"{self.file}: record {index} cannot be unpickled ({error}); {AGAIN}") from error
         if not isinstance(graph, Data):
             raise InputError(f"{self.file}: record {index} is a {type(graph).__name__}, not a graph")
         return pyg2_data_transform(graph)
@@ -110,10 +128,22 @@ class RecordFile:
         """The bytes that a record is pickled as."""
         record = self._get(str(index).encode("ascii"))
         if record is None:
-            raise InputError(
-                f"{self.file} has no record {index} of the {self._count} it announces; get or convert the data again"
-            )
+            raise InputError(f"{self.file} has no record {index} of the {self._count} it announces; {AGAIN}")
         return record
+
+    def _announced_count(self) -> int:
+        entries = self._environment.stat()["entries"]
+        stored = self._get(b"length")
+        if stored is None:
+            return entries
+        try:
+            length = pickle.loads(stored)
+        except Exception as error:  # unpickling damaged bytes may raise anything
+            raise InputError(f"{self.file}: its length cannot be unpickled ({error}); {AGAIN}") from error
+        # of the entries, one is the length itself
+        if not isinstance(length, Integral) or not 0 <= length < entries:
+            raise InputError(f"{self.file} announces {length!r:.40} records, and has {entries - 1:,}; {AGAIN}")
+        return int(length)
 
     def _require_whole(self) -> None:
         # reading beyond the end of a memory-mapped file kills the process

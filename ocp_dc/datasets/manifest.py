@@ -163,7 +163,7 @@ def read_manifest(path: str | Path) -> MoleculeManifest | StructuresManifest | N
         version = fields["format_version"]
         if version == FORMAT_VERSION:
             return _manifest(fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file} is not a manifest of ocp-dc ({error}); convert the data again") from error
     raise InputError(
         f"{file} has format_version {version}, this ocp-dc reads {FORMAT_VERSION}; convert the data again with it"

@@ -22,6 +22,7 @@ from ocp_dc.datasets.conformations import (
     Trajectory,
     check_atomic_numbers,
     check_size,
+    require_integers,
     resolve_energy_unit,
 )
 from ocp_dc.errors import InputError
@@ -46,6 +47,7 @@ def open_npz(path: Path, energy_unit: str | None) -> Trajectory:
         keys = LAYOUTS[layout]
         with _ArrayMember(path, archive, keys["numbers"]) as member:
             check_size(path, math.prod(member.shape))
+            require_integers(path, member.shape, member.dtype)
             numbers = check_atomic_numbers(path, member.whole())
         texts = {key: _text(path, archive, key) for key in ("name", "theory", "e_unit", "r_unit") if key in present}
         unit, units_from = resolve_energy_unit(path, texts.get("e_unit", ""), energy_unit)
@@ -128,7 +130,21 @@ def _text(path: Path, archive: zipfile.ZipFile, key: str) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def read_array_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def announced_rows(path: Path, key: str) -> int | None:
+    """Of an array, by its header; None where there is no such array. What is no archive of numpy's raises anything."""
+    with zipfile.ZipFile(path) as archive:
+        if f"{key}.npy" not in archive.namelist():
+            return None
+        (rows, *_), _, _ = _read_array_header(_start_of(archive, key))
+        return rows
+
+
+def _start_of(archive: zipfile.ZipFile, key: str) -> BytesIO:
+    with archive.open(f"{key}.npy") as stream:
+        return BytesIO(stream.read(MAX_HEADER_BYTES))
+
+
+def _read_array_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, order (by columns?) and type of an array in numpy's format; what it holds is not read."""
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     return readers[npy.read_magic(stream)](stream)
@@ -148,10 +164,9 @@ class _ArrayMember:
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, key: str) -> None:
         self._key = key
-        with archive.open(f"{key}.npy") as stream:
-            start = BytesIO(stream.read(MAX_HEADER_BYTES))
+        start = _start_of(archive, key)
         try:
-            self.shape, self._by_columns, self.dtype = read_array_header(start)
+            self.shape, self._by_columns, self.dtype = _read_array_header(start)
         except Exception as error:  # what is no header raises anything
             raise InputError(f"{path}: {key} is not a numpy array ({error}); make the file again") from error
         if self.dtype.hasobject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from ocp_dc.datasets.lmdb import METADATA_NAME, RecordFile
-from ocp_dc.datasets.npz import read_array_header
+from ocp_dc.datasets.lmdb import METADATA_NAME, RecordFile, announced_records
 from ocp_dc.datasets.structures import Structure, check_stored_positions, check_structure, completed_cell
 from ocp_dc.errors import InputError
 
@@ -75,24 +73,12 @@ class ShardFolder:
             start += count
 
     def _require_announced(self) -> None:
-        metadata = self.path / METADATA_NAME
-        if not metadata.is_file():
-            return
-        try:
-            announced = _announced_count(metadata)
-        except Exception as error:  # damaged archives raise anything
-            raise InputError(f"{metadata} cannot be read ({error}); get it again, or remove it") from error
-        if announced != self.count:
+        announced = announced_records(self.path)
+        if announced not in (None, self.count):
             raise InputError(
                 f"{self.path}: {METADATA_NAME} announces {announced:,} records, the {len(self.files)} shards have "
                 f"{self.count:,}; get the missing shards"
             )
-
-
-def _announced_count(metadata: Path) -> int:
-    with zipfile.ZipFile(metadata) as archive, archive.open("natoms.npy") as stream:
-        (count,), _, _ = read_array_header(stream)
-        return count
 
 
 def labels_of(where: str, graph: Data) -> tuple[float, np.ndarray]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch_geometric.data import Data
 from tqdm import tqdm
 
 from ocp_dc.datasets.conformations import MAX_ATOMIC_NUMBER, SMALLEST_DISTANCE
-from ocp_dc.datasets.lmdb import METADATA_NAME, RecordFile
+from ocp_dc.datasets.lmdb import AGAIN, METADATA_NAME, RecordFile, announced_records
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.errors import InputError
 
 LABELS = {"energy": ("y", "energy"), "forces": ("force", "forces")}
 T = TypeVar("T")
-AGAIN = "get or convert the data again"
 
 
 @dataclass(frozen=True)
@@ -82,18 +80,16 @@ def check_source(
                 check_record(f"{file}: record {row}", records[row], expected)
     if not count:
         raise InputError(f"{name}: there are no records in it; {AGAIN}")
-    _check_count(name, path, files, count)
+    _check_count(name, path, count)
 
 
-def _check_count(name: str, path: Path, files: Sequence[Path], count: int) -> None:
+def _check_count(name: str, path: Path, count: int) -> None:
     manifest = read_manifest(path)
     if manifest and manifest.count != count:
         raise InputError(f"{name}: {count} records, where its manifest has {manifest.count}; {AGAIN}")
-    metadata = files[0].with_name(METADATA_NAME)
-    if path.is_dir() and metadata.is_file():
-        with np.load(metadata) as arrays:
-            if "natoms" in arrays and len(arrays["natoms"]) != count:
-                raise InputError(f"{name}: {count} records, where {metadata} has {len(arrays['natoms'])}; {AGAIN}")
+    announced = announced_records(path) if path.is_dir() else None
+    if announced not in (None, count):
+        raise InputError(f"{name}: {count} records, where {path / METADATA_NAME} has {announced}; {AGAIN}")
 
 
 def check_record(where: str, record: Data, expected: Expected) -> None:
@@ -106,6 +102,8 @@ def check_record(where: str, record: Data, expected: Expected) -> None:
         InputError: what is wrong, and that the data must be had or converted again.
     """
     natoms = _number_of_atoms(where, record, expected.elements)
+    if record.get("natoms") != natoms:
+        raise InputError(f"{where}: natoms is {record.get('natoms')}, and it has {natoms} atomic_numbers; {AGAIN}")
     _require_finite(where, "pos", record.get("pos"), (natoms, 3))
     for label, shape in (("energy", (1,)), ("forces", (natoms, 3))) if expected.labelled else ():
         known = dict.fromkeys((*LABELS[label], *(key for key, to in expected.key_mapping.items() if to == label)))

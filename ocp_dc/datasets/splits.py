@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
+import pickletools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from ocp_dc.errors import InputError
 
 FILE_STEMS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 SUFFIXES = (".npy", ".txt", ".json", ".pkl")
+MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ def _read_indices(file: Path) -> np.ndarray:
             values = np.load(file, allow_pickle=False)
         elif file.suffix == ".pkl":
             with file.open("rb") as stream:
+                _require_small_memo(stream)
                 values = _IntegerListUnpickler(stream).load()
         elif file.suffix == ".json":
             values = json.loads(file.read_text("utf-8"))
@@ -209,6 +213,16 @@ def _check_indices(file: Path, rows: np.ndarray, count: int) -> None:
     unique, repeats = np.unique(rows, return_counts=True)
     if len(unique) < len(rows):
         raise InputError(f"{file}: index {unique[repeats > 1][0]} is there more than once; keep it once")
+
+
+def _require_small_memo(stream: BinaryIO) -> None:
+    """Before it is unpickled: a pickle of nine bytes can ask for 32 GB to remember objects in."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in MEMO_OPCODES and int(argument) > size:
+            raise ValueError(f"it remembers object {argument} of at most {size}")
+    stream.seek(0)
 
 
 class _IntegerListUnpickler(pickle.Unpickler):

@@ -182,16 +182,16 @@ def _first_of(record: Data, names: Sequence[str]) -> object:
 def _conformations(path: Path, energy_unit: str | None) -> Structures:
     trajectory = open_trajectory(path)
     stated = trajectory.energy_unit if trajectory.units_from == "file" else None
-    blocks = list(trajectory.blocks())
-    for block in blocks:
+    blocks = []
+    for block in trajectory.blocks():
+        # before the next one takes memory
         check_conformations(path, block)
-    energies, forces, positions = (
-        np.concatenate([getattr(block, name) for block in blocks]) for name in ("energies", "forces", "positions")
-    )
+        blocks.append(block)
 
     def read(row: int) -> Atoms:
-        atoms = Atoms(trajectory.atomic_numbers, positions[row])
-        return _labelled(atoms, {"energy": float(energies[row]), "forces": forces[row]})
+        block, offset = blocks[row // trajectory.block_rows], row % trajectory.block_rows
+        atoms = Atoms(trajectory.atomic_numbers, block.positions[offset])
+        return _labelled(atoms, {"energy": float(block.energies[offset]), "forces": block.forces[offset]})
 
     return Structures(path, trajectory.count, read, _unit(path, stated, energy_unit, trajectory.energy_unit))
 

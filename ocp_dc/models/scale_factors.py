@@ -37,7 +37,7 @@ def read_scale_factors(path: str | Path) -> dict[str, float]:
         factors = json.loads(path.read_text("utf-8"))
         factors.pop("comment", None)
         return {name: float(factor) for name, factor in factors.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"model.scale_file is {path}: not a JSON file of scale factors ({error}); {HOW_TO_FIT}"
         ) from error

@@ -28,7 +28,7 @@ def read_record(path: Path) -> dict | None:
         return json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and start again") from error
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocp_dc.configuration.reading import read_config
 from ocp_dc.errors import InputError
 from ocp_dc.runs.running import PATIENCE, run_all
 
@@ -54,12 +55,7 @@ def read_slurm_settings(file: Path | None, **flags: str | float | int | None) ->
 
 
 def _read_section(file: Path) -> dict:
-    import yaml
-
-    try:
-        section = (yaml.safe_load(file.read_text("utf-8")) or {}).get("slurm")
-    except (OSError, UnicodeDecodeError, AttributeError, yaml.YAMLError) as error:
-        raise InputError(f"--slurm-config {file} cannot be read ({error}); give a YAML file") from error
+    section = read_config(file).content.get("slurm")
     if not isinstance(section, dict):
         raise InputError(f"--slurm-config {file} has no section slurm with keys and values; add it")
     kinds = {**{name: flag["kind"] for name, flag in FLAGS.items()}, "additional": dict}

@@ -370,7 +370,8 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
 
     def _require_finite_on_cpu(self) -> None:
         """At once where that costs nothing, or is asked for; on a GPU, where the host would wait, when it is shown."""
-        if self.device.type == "cpu" or self.config["optim"].get("on_nonfinite", "stop") != "stop":
+        asked = self.config["optim"].get("on_nonfinite", "stop") != "stop"
+        if self.device.type == "cpu" or asked or self.unshown.must_be_checked:
             self._require_finite()
 
     def _require_finite(self) -> None:

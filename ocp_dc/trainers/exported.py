@@ -63,15 +63,19 @@ def read_model(path: Path, device: torch.device) -> dict[str, Any]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no iterator
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); is it complete?") from error
-    description = json.loads(text) if text else {}
-    if description.get("format_version") != FORMAT_VERSION:
-        found = f"version {description['format_version']}" if description else "of another program"
-        raise InputError(f"{path} is {found}; `ocp-dc export` writes version {FORMAT_VERSION}")
-    scales = {
-        name: {target: _tensors(state) for target, state in description[name].items()}
-        for name in ("normalizers", "elementrefs")
-    }
-    return {**description, **scales, "state_dict": weights}
+    try:
+        description = json.loads(text or "{}")
+        if description.get("format_version") != FORMAT_VERSION:
+            found = f"version {description['format_version']}" if description else "of another program"
+            raise InputError(f"{path} is {found}; `ocp-dc export` writes version {FORMAT_VERSION}")
+        scales = {
+            name: {target: _tensors(state) for target, state in description[name].items()}
+            for name in ("normalizers", "elementrefs")
+        }
+        return {**description, **scales, "state_dict": weights, "config": dict(description["config"])}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: what it says of its model cannot be read ({what}); get it again") from error
 
 
 def _tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:

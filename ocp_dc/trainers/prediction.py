@@ -41,6 +41,8 @@ class HeldPredictions:
         self._compute_metrics = compute_metrics
         self._held: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         self._losses: list[Tensor] = []
+        self._loss_sum: Tensor | float = 0.0
+        self._count = 0
         self._metrics: dict[str, dict] = {}
 
     def add(self, batch: Batch, out: dict[str, Tensor], loss: Tensor) -> None:
@@ -55,13 +57,14 @@ class HeldPredictions:
         """``metric``, ``total`` and ``numel`` of each metric, over all batches; of ``loss``, over their number."""
         if self._held:
             self._fold()
-        losses = torch.stack(self._losses).double()
-        loss = {"metric": losses.mean().item(), "total": losses.sum().item(), "numel": len(losses)}
-        return {**self._metrics, "loss": loss}
+        total = float(self._loss_sum)
+        return {**self._metrics, "loss": {"metric": total / self._count, "total": total, "numel": self._count}}
 
     def _fold(self) -> None:
         fields, out = (_joined(parts) for parts in zip(*self._held, strict=True))
-        self._held = []
+        self._loss_sum = self._loss_sum + torch.stack(self._losses).double().sum()
+        self._count += len(self._losses)
+        self._held, self._losses = [], []
         natoms = fields["natoms"]
         structure = torch.arange(len(natoms), device=natoms.device).repeat_interleave(natoms)
         self._metrics = self._compute_metrics(out, Data(**fields, batch=structure), self._metrics)

@@ -5,13 +5,16 @@ Each function changes a graph in place and keeps what it computes.
 
 from __future__ import annotations
 
+import linecache
 import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, fx
 from torch._functorch.compile_utils import fx_graph_cse
+from torch.fx.graph_module import _loader
 
 from ocp_dc.errors import InputError
 
@@ -52,11 +55,24 @@ def simplify(module: fx.GraphModule, living: dict[str, Tensor]) -> None:
     module.recompile()
 
 
+@contextmanager
+def sources_forgotten() -> Iterator[None]:
+    """What is traced in the block leaves no source code, which torch.fx keeps of every graph until the process ends."""
+    known = set(_loader.eval_cache)
+    try:
+        yield
+    finally:
+        for name in _loader.eval_cache.keys() - known:
+            del _loader.eval_cache[name]
+            linecache.cache.pop(name, None)
+
+
 def scripted(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """The function of a module, with its operations called from C++: Python takes a microsecond or two for each.
 
     TorchScript runs them as they are, without its own rewriting. It cannot call ``full_like`` of a number of another
-    type, which functions of it then call from Python as before.
+    type, which functions of it then call from Python as before. What ``torch.jit.trace`` makes, with all its constants,
+    stays in memory until the process ends; this function goes with its last reference.
     """
 
     def call(*given: Tensor) -> Sequence[Tensor]:
@@ -65,7 +81,9 @@ def scripted(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., 
 
     try:
         with torch.no_grad():
-            function = torch.jit.trace(lambda *given: tuple(module(*given)), tuple(inputs), check_trace=False)
+            traced, no_names = lambda *given: tuple(module(*given)), lambda _: ""
+            graph, _ = torch._C._create_graph_by_tracing(traced, tuple(inputs), no_names, True, False)
+            function = torch._C._create_function_from_graph("replay", graph)
             call(*inputs)
     except RuntimeError as error:
         logging.debug(f"operations are called from Python: {error}")

@@ -12,13 +12,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.data import Batch, Data
 
 from ocp_dc.edges import EdgesMixin
-from ocp_dc.trainers.traced_graph import scripted, simplify
+from ocp_dc.trainers.traced_graph import scripted, simplify, sources_forgotten
 from ocp_dc.trainers.traced_step import TARGETS, batch_norm_of
 
 # to trace takes as long as some hundred predictions save
 CALLS_BEFORE_TRACING = 20
 COMPOSITIONS = ("natoms", "atomic_numbers")
 MOST_COMPOSITIONS = 1000
+# kept, some megabytes each
+MOST_TRACES = 50
 # of the largest value, float32's
 TOLERANCE = 1e-5
 # Å
@@ -29,7 +31,7 @@ class TracedPredictions:
     """Traces a network's predictions for each composition of a batch that comes often.
 
     Weights are in a trace by reference, so that it follows their training. Before it is used, it is compared with the
-    network on the same batch.
+    network on the same batch. Of more than ``MOST_TRACES``, that which has not been used for longest is dropped.
 
     Args:
         model: not wrapped; in evaluation mode, and none of its parameters to be learned, when this is called.
@@ -51,9 +53,13 @@ class TracedPredictions:
             self._calls.clear()
         if self._calls[key] == CALLS_BEFORE_TRACING and key not in self._replays:
             self._replays[key] = self._traced(batch)
+            if len(self._replays) > MOST_TRACES:
+                del self._replays[next(iter(self._replays))]
         replay = self._replays.get(key)
         if replay is None:
             return None
+        # used last: at the end
+        self._replays[key] = self._replays.pop(key)
         with torch.no_grad():
             return dict(zip(TARGETS, replay(batch.pos.detach()), strict=True))
 
@@ -61,7 +67,8 @@ class TracedPredictions:
         if self._model.against_fixed_edges(batch) is not None:
             return None
         try:
-            replay = _trace(self._model, batch)
+            with sources_forgotten():
+                replay = _trace(self._model, batch)
         except Exception as error:  # of any class: what cannot be traced fails anywhere
             logging.warning(f"predictions are not traced: {type(error).__name__}: {error}")
             return None

@@ -109,9 +109,9 @@ class TracedStep:
             TraceMismatchError: the usual step gives something else, on two batches.
         """
         key = tuple(batch[name].cpu().numpy().tobytes() for name in CONSTANTS)
-        if key not in self._traces:
-            self._traces[key] = self._traced(batch)
-        trace = self._traces[key]
+        trace = self._traces[key] if key in self._traces else self._traced(batch)
+        if len(self._traces) < MOST_TRACES:
+            self._traces[key] = trace
         if trace is None:
             return self._usual(batch)
         step = self._replayed(trace, batch)
@@ -125,6 +125,8 @@ class TracedStep:
     def against(self, batch: Batch) -> str | None:
         """Why the step of this batch cannot be replayed, as far as that is known before it is traced."""
         model = self._model
+        if len(self._traces) >= MOST_TRACES:
+            return f"more than {MOST_TRACES} compositions of a batch"
         if not isinstance(model, EdgesMixin):
             return f"{type(model).__name__} has no fixed edges"
         if not model.regress_forces:
@@ -134,8 +136,6 @@ class TracedStep:
         parameters = [p for module in model.modules() for p in module._parameters.values() if p is not None]
         if len(set(parameters)) < len(parameters):
             return "two modules of the model share a parameter"
-        if len(self._traces) >= MOST_TRACES:
-            return f"more than {MOST_TRACES} compositions of a batch"
         return model.against_fixed_edges(batch)
 
     def _traced(self, batch: Batch) -> _Trace | None:

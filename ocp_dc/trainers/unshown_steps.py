@@ -14,6 +14,8 @@ from torch_geometric.data import Batch, Data
 from ocp_dc.trainers.prediction import HeldPredictions
 
 IDENTIFIERS = ("sid", "fid")
+# held with their batches, however seldom metrics are shown
+MOST_UNCHECKED = 256
 
 
 @dataclass(eq=False)
@@ -64,6 +66,11 @@ class UnshownSteps:
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, step.overflow, torch.ones_like(step.overflow))
         if step not in self._unchecked:
             self._unchecked.append(step)
+
+    @property
+    def must_be_checked(self) -> bool:
+        """Whether as many are held as memory is meant for."""
+        return len(self._unchecked) >= MOST_UNCHECKED
 
     def first_not_finite(self) -> tuple[str, int, Batch] | None:
         """Since this was last asked: what was not finite, at which step, and its batch."""

@@ -42,6 +42,7 @@ MISTAKES = {
     "key twice": ("a: 1\nb: 2\na: 3\n", r"own\.yml:3: a is there already \(.*own\.yml:1\): remove one"),
     "inner key twice": ("a:\n  b: 1\n  b: 1\n", r"own\.yml:3: a\.b is there already"),
     "python object": ("a: !!python/object/apply:os.system [ls]\n", "own.yml:1: .*Python objects are not allowed"),
+    "alias of itself": ("a: &a {b: *a}\n", "nested too deeply, or an alias is of what it stands in"),
     "include missing": ("includes: [no.yml]\n", r"own\.yml:1: includes no\.yml, and there is no such file"),
     "include itself": ("includes: [own.yml]\n", r"includes itself \(.*own\.yml -> .*own\.yml\)"),
     "include a word": ("includes: other.yml\n", r"own\.yml:1: includes is 'other\.yml'; give a list"),
@@ -60,6 +61,16 @@ def test_mistakes_are_named_with_file_and_line(tmp_path, text, message):
     file = tmp_path / "own.yml"
     file.write_text(text)
     with pytest.raises(InputError, match=message):
+        read_config(file)
+
+
+def test_aliases_are_taken_as_long_as_no_one_multiplies_them(tmp_path):
+    file = tmp_path / "own.yml"
+    levels = [f"l{level}: &l{level} {{a: *l{level - 1}, b: *l{level - 1}}}\n" for level in range(1, 15)]
+    file.write_text("l0: &l0 [1, 2]\n" + "".join(levels[:5]))
+    assert read_config(file).content["l5"]["a"]["b"]["a"]["b"]["a"] == [1, 2]
+    file.write_text("l0: &l0 [1, 2]\n" + "".join(levels))
+    with pytest.raises(InputError, match=r"own\.yml is more than 10,000 keys and values, as aliases repeat them"):
         read_config(file)
 
 

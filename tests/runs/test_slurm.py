@@ -84,8 +84,9 @@ def test_settings_come_from_the_section_and_flags_take_precedence(tmp_path):
         ("slurm: {gpus: many}", "slurm.gpus is 'many'; it must be of type int"),
         ("slurm: gpu", "has no section slurm"),
         ("partition: gpu", "has no section slurm"),
-        ("- slurm", "cannot be read"),
-        ("slurm: {", "cannot be read"),
+        ("- slurm", "cluster.yml is a sequence; a config is a mapping"),
+        ("slurm: {", "cluster.yml:1: not valid YAML"),
+        ("slurm: {qos: &a [*a]}", "an alias is of what it stands in"),
     ],
 )
 def test_mistakes_in_the_section_are_named(tmp_path, text, message):

@@ -10,11 +10,12 @@ import torch
 from fairchem.core.common.utils import new_trainer_context
 from fairchem.core.trainers.base_trainer import BaseTrainer
 from torch.utils.data import DataLoader
+from torch_geometric.data import Data
 
 from ocp_dc.datasets.packed import PackedDataset, collate
 from ocp_dc.launch import clean_up, config_of
 from ocp_dc.models.forces import GradientForces
-from ocp_dc.trainers.prediction import HeldPredictions, evaluation_batch_size
+from ocp_dc.trainers.prediction import HELD_AT_MOST, HeldPredictions, evaluation_batch_size
 
 MODELS = ("schnet", "cgcnn", "dimenetplusplus", "forcenet", "gemnet_t")
 
@@ -72,6 +73,19 @@ def test_validation_gives_fairchems_metrics_in_batches_of_any_size(trainer_of, m
             assert ours[name]["metric"] == pytest.approx(metric["metric"], rel=1e-10), name
         assert ours["forces_mae"]["numel"] == theirs["forces_mae"]["numel"] == 20 * 9 * 3
     assert [parameter.requires_grad for parameter in trainer.model.parameters()] == learned
+
+
+def test_what_is_held_does_not_grow_with_the_number_of_batches():
+    held = HeldPredictions(["energy"], lambda out, batch, metrics: {"energy": len(out["energy"])})
+    batch = Data(energy=torch.zeros(1), natoms=torch.ones(1, dtype=torch.long), atomic_numbers=torch.ones(1))
+    batch.fixed = torch.zeros(1)
+    losses = torch.rand(3 * HELD_AT_MOST + 5, generator=torch.Generator().manual_seed(0))
+    for loss in losses:
+        held.add(batch, {"energy": torch.zeros(1)}, loss)
+    assert max(len(held._held), len(held._losses)) < HELD_AT_MOST
+    loss = held.metrics()["loss"]
+    assert loss["numel"] == len(losses)
+    assert loss["metric"] == pytest.approx(losses.double().mean().item(), rel=1e-12)
 
 
 def test_metrics_are_added_up_when_many_batches_are_held(trainer_of, monkeypatch):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import linecache
 import logging
 
 import pytest
 import torch
+from torch.fx.graph_module import _loader
 from torch_geometric.data import Batch, Data
 
 from ocp_dc.models import CGCNNIReLU, SchNetIReLU
@@ -87,3 +90,38 @@ def test_what_cannot_be_traced_is_asked_each_time(monkeypatch, caplog):
 def test_periodic_structures_energies_alone_and_batch_normalization_are_left_alone(model):
     predictions = TracedPredictions(model)
     assert [predictions(batch_of(seed)) for seed in range(3)] == [None] * 3
+
+
+def carbon_monoxides(kind: int) -> Batch:
+    return batch_of(kind, numbers=torch.tensor([6 + 2 * (kind >> bit & 1) for bit in range(5)]))
+
+
+def test_of_many_compositions_the_last_used_are_kept(monkeypatch):
+    monkeypatch.setattr(traced_prediction, "MOST_TRACES", 2)
+    model = schnet()
+    predictions = TracedPredictions(model)
+    for kind in (0, 0, 1, 1, 0, 2, 2):
+        predictions(carbon_monoxides(kind))
+    # the second was used before the first was again
+    assert predictions(carbon_monoxides(1)) is None
+    assert_replayed_equals(model, predictions, carbon_monoxides(0))
+    assert_replayed_equals(model, predictions, carbon_monoxides(2))
+    assert len(predictions._replays) == 2
+
+
+def test_what_is_dropped_leaves_memory(monkeypatch):
+    """``torch.jit.trace`` keeps the constants of all that it has ever traced, and torch.fx the code of its graphs."""
+
+    def kept() -> tuple[int, ...]:
+        gc.collect()
+        tensors = sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+        return tensors, len(_loader.eval_cache), len(linecache.cache)
+
+    monkeypatch.setattr(traced_prediction, "MOST_TRACES", 1)
+    predictions = TracedPredictions(schnet())
+    counts = []
+    for kind in range(4):
+        for _ in range(2):
+            predictions(carbon_monoxides(kind))
+        counts.append(kept())
+    assert len(set(counts)) == 1, counts

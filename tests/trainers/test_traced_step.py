@@ -280,6 +280,7 @@ def test_too_many_compositions_run_eagerly(monkeypatch):
     monkeypatch.setattr(traced_step, "MOST_TRACES", 2)
     step, _ = traced(SCHNET.build(), trainer_of())
     assert [isinstance(step(conformations(count)), ReplayedStep) for count in (1, 2, 3, 1)] == [True, True, False, True]
+    assert len(step._traces) == 2
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

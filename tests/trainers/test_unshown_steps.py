@@ -82,3 +82,15 @@ def test_unchecked_weights_are_not_saved(train_arguments, tmp_path, monkeypatch)
         train(train_arguments("schnet_dc", *settings))
     assert raised.value.step == 3
     assert all(torch.isfinite(weight).all() for weight in weights(only_checkpoint(tmp_path)).values())
+
+
+def test_they_are_to_be_checked_before_they_fill_the_memory(monkeypatch):
+    monkeypatch.setattr("ocp_dc.trainers.unshown_steps.MOST_UNCHECKED", 3)
+    steps = UnshownSteps(["energy"], None)
+    for number in range(1, 4):
+        assert not steps.must_be_checked
+        batch, out, loss, _ = step(number)
+        steps.add(number, batch, out, loss)
+    assert steps.must_be_checked
+    assert steps.first_not_finite() is None
+    assert not steps.must_be_checked

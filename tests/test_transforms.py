@@ -151,7 +151,7 @@ def test_zero_replacements_is_an_error():
     model = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid(), nn.ReLU())
     with pytest.raises(InputError, match=r"No activation of Sequential .*1 \(Sigmoid\), 2 \(ReLU\)"):
         replace_activations(model, "irelu", where=lambda path: False)
-    with pytest.raises(InputError, match="left out: none"):
+    with pytest.raises(InputError, match=r"left out: none\.$"):
         replace_activations(nn.Linear(2, 2), "irelu")
 
 
@@ -260,6 +260,17 @@ def test_activations_called_by_name_are_refused_and_nothing_is_replaced():
         assert call in str(refusal.value)
     assert "head.act" not in str(refusal.value)
     assert type(model["head"].act) is nn.SiLU
+
+
+@pytest.mark.parametrize(
+    "name", ["celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "softplus"]
+)
+def test_each_name_that_is_called_is_found(name):
+    written = {"__module__": __name__}
+    exec(f"def forward(self, x):\n    return F.{name}(x)", {"F": F}, written)
+    model = type("Named", (nn.Module,), written)()
+    with pytest.raises(InputError, match=rf"cannot be replaced: functional\.{name} \(Named\.forward calls {name}\)\."):
+        replace_activations(model, "irelu")
 
 
 @pytest.mark.parametrize("pattern", ["inner.functional.relu", ["act", "functional.s*"], "*"])

@@ -8,7 +8,7 @@ from ase.build import bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal
 from fairchem.core.common.utils import radius_graph_pbc
-from molecules import CRYSTALS, SLAB, THIN, TRICLINIC, WIRE, batch_of
+from molecules import CRYSTALS, MOLECULES, SLAB, THIN, TRICLINIC, WIRE, batch_of
 from small_models import SCHNET
 from torch_geometric.data import Batch, Data
 
@@ -223,6 +223,7 @@ def test_edges_have_no_gradient():
 def test_from_which_distance_to_which_there_are_edges(distance, edges):
     two = fields(Atoms("O2", [(0, 0, 0), (distance, 0, 0)], cell=20 * np.eye(3), pbc=True))
     assert periodic_edges(**two, cutoff=3.0, max_neighbors=50)[2].tolist() == [edges]
+    assert distance < 0.01 or molecule_edges(two["pos"], two["natoms"], 3.0, max_neighbors=50)[1].tolist() == [edges]
 
 
 def test_how_flat_a_cell_may_be():
@@ -260,6 +261,36 @@ class TestGraphOfAModel:
         )
         assert edges_of(single.edge_index, single.cell_offsets) == edges_of(together.edge_index, together.cell_offsets)
         assert torch.equal(single.neighbors, together.neighbors)
+
+    def test_vectors_are_those_to_the_images(self):
+        batch = batch_of(TRICLINIC, SLAB, WIRE)
+        graph = SCHNET.build(use_pbc=True).generate_graph(batch)
+        sender, receiver = graph.edge_index
+        displaced = torch.einsum("en,enx->ex", graph.cell_offsets.double(), batch.cell.double()[batch.batch[receiver]])
+        torch.testing.assert_close(graph.offset_distances, displaced)
+        torch.testing.assert_close(graph.edge_distance_vec, batch.pos[sender] + displaced - batch.pos[receiver])
+        torch.testing.assert_close(graph.edge_distance, graph.edge_distance_vec.norm(dim=1))
+        assert displaced.any()
+
+    @pytest.mark.parametrize("structures", [CRYSTALS, MOLECULES])
+    def test_where_edges_lack_their_reverse(self, structures):
+        periodic = structures is CRYSTALS
+        model, batch = SCHNET.build(use_pbc=periodic), batch_of(*structures)
+        both_ways, paired = model.generate_pairs(batch)
+        one_way, reverse = model.generate_one_way(batch)
+        assert paired
+        assert reverse is None
+        assert torch.equal(one_way.edge_index, both_ways.edge_index)
+        model.max_neighbors = 3
+        every, paired = model.generate_pairs(batch)
+        graph = model.generate_graph(batch)
+        assert not paired
+        assert torch.equal(every.edge_index, graph.edge_index)
+        assert torch.equal(every.cell_offsets, graph.cell_offsets)
+        one_way, reverse = model.generate_one_way(batch)
+        assert reverse.dtype == batch.pos.dtype
+        assert len(reverse) + reverse.sum() == every.edge_index.shape[1]
+        assert 0 < reverse.sum() < len(reverse)
 
     def test_no_edges_to_read(self):
         with pytest.raises(InputError, match=r"set model.otf_graph to True"):
@@ -311,3 +342,19 @@ class TestOneOfEachPair:
         itself = torch.zeros(2, 2, dtype=torch.long)
         assert one_of_each_pair(itself, torch.tensor([[0.0, 1, 0], [0, -1, 0]])).tolist() == [0]
         assert one_of_each_pair(itself, torch.tensor([[0.0, 1, 0], [0, -1, 1]])) is None
+
+    @pytest.mark.parametrize("direction", range(3))
+    def test_the_first_offset_of_those_that_stand_is_positive(self, direction):
+        itself, offsets = torch.zeros(2, 2, dtype=torch.long), torch.zeros(2, 3)
+        offsets[:, direction] = torch.tensor([1.0, -1.0])
+        assert one_of_each_pair(itself, offsets).tolist() == [0]
+        assert one_of_each_pair(itself, offsets.flip(0)).tolist() == [1]
+
+    def test_no_two_edges_have_the_same_number(self):
+        lone, offsets = torch.tensor([[0, 2], [3, 2]]), torch.tensor([[1.0, 0, 0], [1, 0, 0]])
+        kept, reverse = one_of_each_pair_or_lone(lone, offsets)
+        assert (sorted(kept.tolist()), reverse.tolist()) == ([0, 1], [False, False])
+
+
+def test_a_model_has_no_fixed_edges_unless_it_says_so():
+    assert type("Other", (edges.EdgesMixin,), {})().against_fixed_edges(None) == "Other has no fixed edges"

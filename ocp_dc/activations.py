@@ -226,7 +226,7 @@ def _dilogarithm_about_ln2() -> list[float]:
     """The c of P(ln 2) − P(ln 2 − d) = d Σ cⱼ dʲ, where P(u) = −Li₂(1 − eᵘ) = u + u²/4 + Σ Bₙ uⁿ⁺¹/(n + 1)!, even n."""
     series = {1: 1.0, 2: 0.25} | {n + 1: b / math.factorial(n + 1) for n, b in _BERNOULLI.items()}
     return [
-        (-1) ** j * math.fsum(c * math.comb(n, j + 1) * _LN2 ** (n - j - 1) for n, c in series.items() if n > j)
+        (-1) ** j * math.fsum(c * math.comb(n, j + 1) * _LN2 ** (n - j - 1) for n, c in series.items())
         for j in range(max(series))
     ]
 

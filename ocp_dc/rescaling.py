@@ -21,10 +21,8 @@ def rescaling_constant(max_abs_label: float) -> float:
             f"label rescaling: the largest absolute label is {max_abs_label}, so Eq. 4 gives no constant; "
             "check the labels, or set task.label_rescaling to a number or to none"
         )
-    exponent = math.ceil(math.log10(max_abs_label))
-    # log10 is rounded: step to the power that really is the smallest one not below the label
-    while float(f"1e{exponent - 1}") >= max_abs_label:
-        exponent -= 1
+    # log10 is rounded: begin below, and step to the power that really is the smallest one not below the label
+    exponent = math.ceil(math.log10(max_abs_label)) - 1
     while float(f"1e{exponent}") < max_abs_label:
         exponent += 1
     return float(f"1e{exponent}")

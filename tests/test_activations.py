@@ -1,10 +1,13 @@
 import itertools
 import math
+import re
 
+import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.integrate import quad
+from scipy.special import spence
 
 from ocp_dc.activations import IReLU, activation, known_activations, register_activation
 
@@ -13,7 +16,11 @@ BASES = {
     "bounded_irelu": (lambda t: F.hardtanh(t, 0, 1), lambda t: min(max(t, 0.0), 1.0)),
     "integrated_leaky_relu": (F.leaky_relu, lambda t: t if t > 0 else 0.01 * t),
     "integrated_elu": (F.elu, lambda t: t if t > 0 else math.expm1(t)),
-    "integrated_softplus": (F.softplus, lambda t: max(t, 0.0) + math.log1p(math.exp(-abs(t)))),
+    # PyTorch's own threshold, 20, is where softplus becomes x, wrong by 2e-9
+    "integrated_softplus": (
+        lambda t: F.softplus(t, threshold=100),
+        lambda t: max(t, 0.0) + math.log1p(math.exp(-abs(t))),
+    ),
     "integrated_silu": (F.silu, lambda t: t * (math.exp(min(t, 0.0)) / (1 + math.exp(-abs(t))))),
 }
 PLAIN = ("relu", "silu", "softplus", "shifted_softplus", "elu", "leaky_relu", "tanh", "gelu")
@@ -27,6 +34,26 @@ def integral_from_zero(function, x):
         quad(function, a, b, epsabs=0, epsrel=1e-13)[0] if function(b) or function(a) else 0.0
         for a, b in itertools.pairwise(stops)
     )
+
+
+EXACT = {
+    "integrated_elu": (lambda x: mpmath.exp(x) - 1 - x if x < 0 else x**2 / 2, 5e-16),
+    "integrated_softplus": (lambda x: -mpmath.polylog(2, -mpmath.exp(x)) - mpmath.pi**2 / 12, 5e-16),
+    "integrated_silu": (
+        lambda x: x * mpmath.log(1 + mpmath.exp(x)) + mpmath.polylog(2, -mpmath.exp(x)) + mpmath.pi**2 / 12,
+        5e-15,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_value_is_exact_to_rounding(name):
+    function, tolerance = EXACT[name]
+    points = [sign * m for m in (*MAGNITUDES[:-3], 0.1, 0.45, 0.7, 2.0) for sign in (1, -1)]
+    values = activation(name)(torch.tensor(points, dtype=torch.float64)).tolist()
+    with mpmath.workdps(40):
+        for x, value in zip(points, values, strict=True):
+            assert abs(value / function(mpmath.mpf(x)) - 1) < tolerance, x
 
 
 def derivative(y, x):
@@ -46,12 +73,11 @@ def test_value_is_the_integral_of_the_base(name, dtype, rtol):
 @pytest.mark.parametrize("name", BASES)
 def test_derivative_is_the_base_and_value_at_zero_is_zero(name, dtype):
     base = BASES[name][0]
-    x = torch.tensor([-1e3, -30, -2.5, -1e-6, 0.0, 1e-6, 0.7, 15, 30, 1e3], dtype=dtype, requires_grad=True)
+    x = torch.tensor([-1e3, -30, -2.5, -1e-6, 0.0, 1e-6, 0.7, 15, 20.5, 1e3], dtype=dtype, requires_grad=True)
     y = activation(name)(x)
     assert y.dtype == dtype
     assert y[4] == 0
-    # PyTorch's softplus switches to x at 20, where it is wrong by 2e-9.
-    torch.testing.assert_close(derivative(y, x), base(x), rtol=2e-9 if name == "integrated_softplus" else 0, atol=0)
+    assert torch.equal(derivative(y, x), base(x))
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -111,6 +137,8 @@ def test_function_transforms(name):
     total = lambda v: function(v).sum()  # noqa: E731
     torch.testing.assert_close(torch.func.hessian(total)(x).diagonal(), second)
     torch.testing.assert_close(torch.func.vmap(torch.func.grad(function))(x), BASES[name][0](x))
+    _, along = torch.func.jvp(function, (x,), (torch.full_like(x, 3),))
+    torch.testing.assert_close(along, 3 * BASES[name][0](x))
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -131,13 +159,24 @@ def test_every_known_name_gives_a_fresh_module_with_a_repr():
     assert "x^2/2" in repr(activation("irelu"))
 
 
+@pytest.mark.parametrize("name", [*BASES, "shifted_softplus"])
+@pytest.mark.parametrize("x", [-2.0, 0.4, 3.0])
+def test_the_formula_that_is_shown_is_the_function(name, x):
+    shown = activation(name).extra_repr()
+    known = {"x": x, "exp": math.exp, "log": math.log, "pi": math.pi, "Li2": lambda z: spence(1 - z)}
+    for written, python in (("^", "**"), (", else ", " else "), (", ", " else "), ("ln 2", "log(2)")):
+        shown = shown.replace(written, python)
+    shown = re.sub(r"(?<=[0-9x]) (?=x|log)", " * ", shown)
+    assert eval(shown, known) == pytest.approx(activation(name)(torch.tensor(x, dtype=torch.float64)).item())
+
+
 def test_shifted_softplus():
     x = torch.linspace(-5, 5, 11, dtype=torch.float64)
     torch.testing.assert_close(activation("shifted_softplus")(x), torch.log((1 + x.exp()) / 2))
 
 
 def test_unknown_name_is_explained():
-    with pytest.raises(ValueError, match=r"'irelo'.*'irelu'\?.*integrated_silu.*'original'"):
+    with pytest.raises(ValueError, match=r"'irelo'\. Did you mean 'irelu'\? Known: .*integrated_silu.*'original'"):
         activation("irelo")
     with pytest.raises(ValueError, match=r"Unknown activation 'qqqq'\. Known: "):
         activation("qqqq")

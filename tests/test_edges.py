@@ -8,7 +8,7 @@ from ase.build import bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal
 from fairchem.core.common.utils import radius_graph_pbc
-from molecules import CRYSTALS, SLAB, THIN, TRICLINIC, WIRE, batch_of
+from molecules import CRYSTALS, MOLECULES, SLAB, THIN, TRICLINIC, WIRE, batch_of
 from small_models import SCHNET
 from torch_geometric.data import Batch, Data
 
@@ -75,12 +75,14 @@ STRUCTURES = {
     ),
     "slab": fcc111("Pt", (2, 2, 3), a=3.9, vacuum=7.0),
     "slab_without_third_vector": scattered(7, [[4, 0, 0], [1, 5, 0], [0, 0, 0]], (True, True, False), spread=5),
+    "upright_slab": scattered(7, [[4, 0, 0], [1, 0, 5], [0, 0, 0]], (True, True, False), spread=5),
     "triclinic": scattered(5, [[4, 0, 0], [1.3, 5, 0], [-2.1, 0.7, 6]], True),
     "thin": scattered(4, [[2.5, 0, 0], [0.4, 6, 0], [1, 1, 7]], True),
     "one_atom": scattered(1, 2.3 * np.eye(3), True),
     "wire": scattered(6, [[0, 0, 0], [0, 0, 0], [0, 1, 4]], (False, False, True), spread=6),
     "molecule": molecule("CH3CH2OH"),
     "atoms_outside": scattered(8, [[4, 0, 0], [1, 5, 0], [0.5, -1, 6]], (True, False, True), spread=7),
+    "short_vector": scattered(6, [[0.5, 0, 0], [3, 5, 0], [-4, 0.7, 6]], (False, True, True), spread=2),
     "anisotropic": scattered(12, [[2.9, 0, 0], [0, 21, 0], [7, 0, 33]], True),
 }
 CUTOFF = 4.7
@@ -171,7 +173,9 @@ def test_both_searches_find_the_same(monkeypatch, max_neighbors):
     for atoms in structures:
         atoms.rattle(0.05)
     batch = fields(*structures)
-    by_vesin = periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=max_neighbors)
+    with monkeypatch.context() as patch:
+        patch.delattr(edges, "_found_by_fairchem")
+        by_vesin = periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=max_neighbors)
     monkeypatch.setattr(edges, "_found_by_vesin", edges._found_by_fairchem)
     by_fairchem = periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=max_neighbors)
     assert edges_of(*by_vesin[:2]) == edges_of(*by_fairchem[:2])
@@ -193,16 +197,41 @@ def test_a_limit_that_is_not_strict_keeps_whole_shells():
         np.testing.assert_allclose(
             neighbor_distances(copper, max_neighbors=15, strict=False), np.tile(expected, (len(copper), 1))
         )
-        assert neighbor_distances(copper, max_neighbors=15, strict=True).shape == (len(copper), 15)
+        for limits in ({}, {"strict": True}):
+            assert neighbor_distances(copper, max_neighbors=15, **limits).shape == (len(copper), 15)
 
 
-@pytest.mark.parametrize("nowhere", [np.nan, np.inf])
-def test_atoms_that_are_nowhere_have_no_edges(nowhere):
-    lost = STRUCTURES["triclinic"].copy()
+@pytest.mark.parametrize("nowhere", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["triclinic", "molecule"])
+def test_atoms_that_are_nowhere_have_no_edges(name, nowhere):
+    lost = STRUCTURES[name].copy()
     lost.positions[2, 1] = nowhere
     found = periodic_edges(**fields(lost), cutoff=CUTOFF, max_neighbors=500)
-    expected = [edge for edge in ases_edges(STRUCTURES["triclinic"]) if 2 not in edge[:2]]
+    expected = [edge for edge in ases_edges(STRUCTURES[name]) if 2 not in edge[:2]]
     assert edges_of(*found[:2]) == expected
+
+
+def test_edges_have_no_gradient():
+    batch = fields(STRUCTURES["triclinic"])
+    expected = periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=50)
+    batch["pos"].requires_grad_()
+    found = periodic_edges(**batch, cutoff=CUTOFF, max_neighbors=50)
+    assert all(torch.equal(one, other) and not one.requires_grad for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(("distance", "edges"), [(0.009, 0), (0.012, 2), (3.0, 2), (3.0005, 0)])
+def test_from_which_distance_to_which_there_are_edges(distance, edges):
+    two = fields(Atoms("O2", [(0, 0, 0), (distance, 0, 0)], cell=20 * np.eye(3), pbc=True))
+    assert periodic_edges(**two, cutoff=3.0, max_neighbors=50)[2].tolist() == [edges]
+    assert distance < 0.01 or molecule_edges(two["pos"], two["natoms"], 3.0, max_neighbors=50)[1].tolist() == [edges]
+
+
+def test_how_flat_a_cell_may_be():
+    flat = fields(Atoms("O", cell=[[3, 0, 0], [3, 4.5e-6, 0], [0, 0, 10]]))
+    assert periodic_edges(**flat, cutoff=CUTOFF, max_neighbors=50)[2].tolist() == [0]
+    flat["cell"][0, 1, 1] = 2.7e-6
+    with pytest.raises(InputError, match="has no volume"):
+        periodic_edges(**flat, cutoff=CUTOFF, max_neighbors=50)
 
 
 def test_cells_that_cannot_be_used():
@@ -232,6 +261,36 @@ class TestGraphOfAModel:
         )
         assert edges_of(single.edge_index, single.cell_offsets) == edges_of(together.edge_index, together.cell_offsets)
         assert torch.equal(single.neighbors, together.neighbors)
+
+    def test_vectors_are_those_to_the_images(self):
+        batch = batch_of(TRICLINIC, SLAB, WIRE)
+        graph = SCHNET.build(use_pbc=True).generate_graph(batch)
+        sender, receiver = graph.edge_index
+        displaced = torch.einsum("en,enx->ex", graph.cell_offsets.double(), batch.cell.double()[batch.batch[receiver]])
+        torch.testing.assert_close(graph.offset_distances, displaced)
+        torch.testing.assert_close(graph.edge_distance_vec, batch.pos[sender] + displaced - batch.pos[receiver])
+        torch.testing.assert_close(graph.edge_distance, graph.edge_distance_vec.norm(dim=1))
+        assert displaced.any()
+
+    @pytest.mark.parametrize("structures", [CRYSTALS, MOLECULES])
+    def test_where_edges_lack_their_reverse(self, structures):
+        periodic = structures is CRYSTALS
+        model, batch = SCHNET.build(use_pbc=periodic), batch_of(*structures)
+        both_ways, paired = model.generate_pairs(batch)
+        one_way, reverse = model.generate_one_way(batch)
+        assert paired
+        assert reverse is None
+        assert torch.equal(one_way.edge_index, both_ways.edge_index)
+        model.max_neighbors = 3
+        every, paired = model.generate_pairs(batch)
+        graph = model.generate_graph(batch)
+        assert not paired
+        assert torch.equal(every.edge_index, graph.edge_index)
+        assert torch.equal(every.cell_offsets, graph.cell_offsets)
+        one_way, reverse = model.generate_one_way(batch)
+        assert reverse.dtype == batch.pos.dtype
+        assert len(reverse) + reverse.sum() == every.edge_index.shape[1]
+        assert 0 < reverse.sum() < len(reverse)
 
     def test_no_edges_to_read(self):
         with pytest.raises(InputError, match=r"set model.otf_graph to True"):
@@ -283,3 +342,19 @@ class TestOneOfEachPair:
         itself = torch.zeros(2, 2, dtype=torch.long)
         assert one_of_each_pair(itself, torch.tensor([[0.0, 1, 0], [0, -1, 0]])).tolist() == [0]
         assert one_of_each_pair(itself, torch.tensor([[0.0, 1, 0], [0, -1, 1]])) is None
+
+    @pytest.mark.parametrize("direction", range(3))
+    def test_the_first_offset_of_those_that_stand_is_positive(self, direction):
+        itself, offsets = torch.zeros(2, 2, dtype=torch.long), torch.zeros(2, 3)
+        offsets[:, direction] = torch.tensor([1.0, -1.0])
+        assert one_of_each_pair(itself, offsets).tolist() == [0]
+        assert one_of_each_pair(itself, offsets.flip(0)).tolist() == [1]
+
+    def test_no_two_edges_have_the_same_number(self):
+        lone, offsets = torch.tensor([[0, 2], [3, 2]]), torch.tensor([[1.0, 0, 0], [1, 0, 0]])
+        kept, reverse = one_of_each_pair_or_lone(lone, offsets)
+        assert (sorted(kept.tolist()), reverse.tolist()) == ([0, 1], [False, False])
+
+
+def test_a_model_has_no_fixed_edges_unless_it_says_so():
+    assert type("Other", (edges.EdgesMixin,), {})().against_fixed_edges(None) == "Other has no fixed edges"

@@ -31,6 +31,7 @@ def test_config_values():
     assert parse_label_rescaling(None) is None
     assert parse_label_rescaling(1_000_000) == 1e6
     assert parse_label_rescaling("1e6") == 1e6
+    assert parse_label_rescaling(0.5) == 0.5
 
 
 @pytest.mark.parametrize("value", ["automatic", -1, 0, True, math.inf, [1.0]])

@@ -131,6 +131,27 @@ def test_wrapped_activation_is_one_site_and_gates_and_layers_are_none():
     assert isinstance(model["gate"], nn.Sigmoid)
 
 
+def test_what_is_named_alike_and_is_none():
+    model = Branch(nn.SiLU())
+    # a class, what makes a layer, settings, and a tuple's class
+    model.kind, model.make, model.settings, model.pair = nn.ELU, partial(nn.BatchNorm1d, 4), type("Act", (), {})(), Pair
+    model.norm = nn.BatchNorm1d(4)
+    before = vars(model).copy()
+    assert paths(replace_activations(model, "irelu")) == ["act"]
+    assert paths(denormalize(model)) == ["norm"]
+    assert all(vars(model)[name] is before[name] for name in ("kind", "make", "settings", "pair"))
+
+
+def test_activations_of_a_gate_are_sites_and_gates_and_norms_with_layers_are_none():
+    swish = type("Swish", (nn.Sequential,), {})(nn.Sigmoid())
+    gate = type("GatedSigmoid", (nn.Sequential,), {})(nn.Linear(2, 2))
+    norm = type("ConditionalBatchNorm", (nn.Sequential,), {})(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert paths(replace_activations(nn.Sequential(swish), "irelu")) == ["0"]
+    with pytest.raises(InputError, match=r"left out: none\.$"):
+        replace_activations(nn.Sequential(gate), "irelu")
+    assert paths(denormalize(nn.Sequential(norm), "batch")) == ["0.1"]
+
+
 def test_where_chooses_sites():
     def model():
         return nn.ModuleDict({name: Branch(nn.SiLU()) for name in ("body", "head1", "head2")})
@@ -151,7 +172,7 @@ def test_zero_replacements_is_an_error():
     model = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid(), nn.ReLU())
     with pytest.raises(InputError, match=r"No activation of Sequential .*1 \(Sigmoid\), 2 \(ReLU\)"):
         replace_activations(model, "irelu", where=lambda path: False)
-    with pytest.raises(InputError, match="left out: none"):
+    with pytest.raises(InputError, match=r"left out: none\.$"):
         replace_activations(nn.Linear(2, 2), "irelu")
 
 
@@ -260,6 +281,17 @@ def test_activations_called_by_name_are_refused_and_nothing_is_replaced():
         assert call in str(refusal.value)
     assert "head.act" not in str(refusal.value)
     assert type(model["head"].act) is nn.SiLU
+
+
+@pytest.mark.parametrize(
+    "name", ["celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "softplus"]
+)
+def test_each_name_that_is_called_is_found(name):
+    written = {"__module__": __name__}
+    exec(f"def forward(self, x):\n    return F.{name}(x)", {"F": F}, written)
+    model = type("Named", (nn.Module,), written)()
+    with pytest.raises(InputError, match=rf"cannot be replaced: functional\.{name} \(Named\.forward calls {name}\)\."):
+        replace_activations(model, "irelu")
 
 
 @pytest.mark.parametrize("pattern", ["inner.functional.relu", ["act", "functional.s*"], "*"])

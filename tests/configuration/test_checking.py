@@ -1,6 +1,7 @@
 """Every key is checked for its type and range, and all problems are said at once."""
 
 import copy
+from typing import get_args
 
 import pytest
 import torch.optim.lr_scheduler
@@ -10,7 +11,7 @@ import ocp_dc.trainers  # noqa: F401  registers the models
 from ocp_dc.config_files import config_file, config_names
 from ocp_dc.configuration.checking import check_config, check_sections
 from ocp_dc.configuration.reading import read_config
-from ocp_dc.configuration.schema import MODELS, OF_ALL_SCHEDULERS, SCHEDULERS
+from ocp_dc.configuration.schema import MODELS, OF_ALL_SCHEDULERS, SCHEDULERS, TRAINERS, Dataset, Metric, Optim, Task
 from ocp_dc.errors import InputError
 from ocp_dc.trainers.config_keys import _constructor_settings
 
@@ -72,72 +73,158 @@ def test_true_and_false_of_the_command_line_are_flags(sound):
     assert checked["outputs"]["forces"]["eval_on_free_atoms"] is True
 
 
+METRICS = get_args(Metric)
+# key, value, what is said, and of which key where that is another
 MISTAKES = [
     ("optim.batch_size", 0, "optim.batch_size is 0; it must be a number of at least 1"),
     ("optim.batch_size", 2.5, "optim.batch_size is 2.5; it must be a whole number"),
     ("optim.batch_size", True, "optim.batch_size is True; it must be a whole number"),
     ("optim.batch_size", "many", "optim.batch_size is 'many'; it must be a whole number"),
     ("optim.max_epochs", -3, "optim.max_epochs is -3; it must be a number of at least 1"),
-    ("optim.max_epochs", "many", "optim.max_epochs is 'many'"),
+    ("optim.max_epochs", "many", "optim.max_epochs is 'many'; it must be a whole number"),
     ("optim.max_epochs", ..., "optim.max_epochs is missing"),
     ("optim.lr_initial", -1, "optim.lr_initial is -1; it must be a number above 0"),
     ("optim.lr_initial", "abc", "optim.lr_initial is 'abc'; it must be a number"),
-    ("optim.lr_initial", float("nan"), "optim.lr_initial is nan"),
+    ("optim.lr_initial", float("nan"), "optim.lr_initial is nan; it must be a finite number"),
     ("optim.lr_initial", [1], "optim.lr_initial is [1]; it must be a number"),
+    ("optim.lr_initial", float("inf"), "optim.lr_initial is inf; it must be a finite number"),
     ("optim.lr_inital", 1, "config key optim.lr_inital is unknown; did you mean lr_initial?"),
     ("optim.clip_grad_norm", -1, "optim.clip_grad_norm is -1; it must be a number above 0"),
     ("optim.ema_decay", 2, "optim.ema_decay is 2; it must be a number below 1"),
-    ("optim.eval_every", 0, "optim.eval_every is 0"),
-    ("optim.num_workers", -2, "optim.num_workers is -2"),
-    ("optim.weight_decay", -0.1, "optim.weight_decay is -0.1"),
-    ("optim.optimizer", "Adamm", "optim.optimizer is 'Adamm'; it must be"),
-    ("optim.scheduler", "Optimizer", "optim.scheduler is 'Optimizer'; it must be one of Null, LambdaLR"),
-    ("optim.T_max", 3, "config key optim.T_max is unknown"),
+    ("optim.eval_every", 0, "optim.eval_every is 0; it must be a number of at least 1"),
+    ("optim.num_workers", -2, "optim.num_workers is -2; it must be a number of at least 0"),
+    ("optim.weight_decay", -0.1, "optim.weight_decay is -0.1; it must be a number of at least 0"),
+    (
+        "optim.optimizer",
+        "Adamm",
+        "optim.optimizer is 'Adamm'; it must be ASGD, Adadelta, Adagrad, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, "
+        "Rprop or SGD",
+    ),
+    ("optim.scheduler", "Optimizer", f"optim.scheduler is 'Optimizer'; it must be one of {', '.join(SCHEDULERS)}"),
+    ("optim.last_epoch", 3, "config key optim.last_epoch is unknown; did you mean max_epochs?"),
+    ("optim.T_max", 3, f"config key optim.T_max is unknown; known: {', '.join(sorted(Optim.model_fields))}"),
     ("optim.step", "compiled", "optim.step is 'compiled'; it must be auto, eager, traced or cuda_graph"),
-    ("task.label_rescaling", 1e300, "task.label_rescaling is 1e+300; it must be auto or none or a number"),
-    ("task.label_rescaling", -1, "task.label_rescaling is -1"),
+    (
+        "task.label_rescaling",
+        1e300,
+        "task.label_rescaling is 1e+300; it must be auto or none or a number of at most 1e+30",
+    ),
+    ("task.label_rescaling", -1, "task.label_rescaling is -1; it must be auto or none or a number of at least 1e-30"),
     ("task.label_rescaling", "many", "task.label_rescaling is 'many'; it must be auto or none or a number"),
     ("task.reference_energy", "median", "task.reference_energy is 'median'; it must be none, mean or element"),
+    ("task.trainer", 1, f"config key task.trainer is unknown; known: {', '.join(sorted(Task.model_fields))}"),
     ("model.cutoff", -1, "model.cutoff is -1; it must be a number above 0"),
-    ("model.hidden_channels", 0, "model.hidden_channels is 0"),
-    ("model.hidden_channels", "abc", "model.hidden_channels is 'abc'"),
+    ("model.hidden_channels", 0, "model.hidden_channels is 0; it must be a number of at least 1"),
+    ("model.hidden_channels", "abc", "model.hidden_channels is 'abc'; it must be a whole number"),
     ("model.readout", "banana", "model.readout is 'banana'; it must be sum, add or mean"),
     ("model.regress_forces", False, "model.regress_forces is False; it must be True"),
     ("model.activaton", "irelu", "config key model.activaton is unknown; did you mean activation?"),
     ("model.name", ..., "model.name is missing"),
     ("model", "schnet", "model is 'schnet'; it must be a mapping"),
-    ("loss_functions.0.energy.coefficient", -30, "loss_functions.0.energy.coefficient is -30"),
-    ("loss_functions.0.energy.fn", "l3", "loss_functions.0.energy.fn is 'l3'; it must be mae, mse"),
-    ("loss_functions.0.enrgy", {"fn": "mae", "coefficient": 1}, "enrgy is none of outputs, which are energy, forces"),
+    (
+        "loss_functions.0.energy.coefficient",
+        -30,
+        "loss_functions.0.energy.coefficient is -30; it must be a number of at least 0",
+    ),
+    (
+        "loss_functions.0.energy.fn",
+        "l3",
+        "loss_functions.0.energy.fn is 'l3'; it must be mae, mse, per_atom_mae, l2norm or l2mae",
+    ),
+    (
+        "loss_functions.0.enrgy",
+        {"fn": "mae", "coefficient": 1},
+        "loss_functions.0.enrgy: enrgy is none of outputs, which are energy, forces",
+    ),
     ("loss_functions", ..., "loss_functions is missing"),
-    ("loss_functions", {"energy": {}}, "it must be a list"),
-    ("outputs.forces.train_on_free_atoms", "yes", "train_on_free_atoms is 'yes'; it must be true or false"),
+    ("loss_functions", {"energy": {}}, "loss_functions is {'energy': {}}; it must be a list"),
+    (
+        "outputs.forces.train_on_free_atoms",
+        "yes",
+        "outputs.forces.train_on_free_atoms is 'yes'; it must be true or false",
+    ),
     ("outputs.energy.levle", "system", "config key outputs.energy.levle is unknown; did you mean level?"),
-    ("outputs.energy", ..., "outputs has no energy: this trainer learns energy and forces"),
+    ("outputs", ..., "outputs is missing"),
+    ("outputs", 3, "outputs is 3; it must be a mapping"),
     ("dataset.trian", {"src": "x"}, "config key dataset.trian is unknown; did you mean train?"),
     ("dataset.val.key_maping", {}, "config key dataset.val.key_maping is unknown; did you mean key_mapping?"),
+    ("dataset.val.key_mapping", 3, "dataset.val.key_mapping is 3; it must be a mapping"),
+    ("dataset.val.format", 3, "dataset.val.format is 3; it must be text"),
+    (
+        "dataset",
+        {"src": "x"},
+        f"config key dataset.src is unknown; known: {', '.join(sorted(Dataset.model_fields))}",
+        "dataset.src",
+    ),
     ("dataset.train.src", ..., "dataset.train.src is missing: to train takes data, --dataset.train.src=FOLDER"),
-    ("dataset.train.transforms", {"normaliser": {}}, "config key dataset.train.transforms.normaliser is unknown"),
-    ("dataset.train.transforms", {"normalizer": {}}, "and task.label_rescaling both scale the labels: remove one"),
-    ("evaluation_metrics.primary_metric", "force_mae", "it must be one of those under metrics: energy_mae, forces_mae"),
-    ("evaluation_metrics.primary_metrics", "forces_mae", "primary_metrics is unknown; did you mean primary_metric?"),
-    ("evaluation_metrics.metrics.energy", ["mea"], "evaluation_metrics.metrics.energy.0 is 'mea'; it must be mae"),
+    (
+        "dataset.train.transforms",
+        {"normaliser": {}},
+        "config key dataset.train.transforms.normaliser is unknown; did you mean normalizer?",
+        "dataset.train.transforms.normaliser",
+    ),
+    (
+        "dataset.train.transforms",
+        {"normalizer": {}},
+        "dataset.train.transforms.normalizer and task.label_rescaling both scale the labels: remove one of them",
+        "dataset.train.transforms.normalizer",
+    ),
+    (
+        "evaluation_metrics.primary_metric",
+        "force_mae",
+        "evaluation_metrics.primary_metric is 'force_mae'; it must be one of those under metrics: energy_mae, "
+        "forces_mae",
+    ),
+    (
+        "evaluation_metrics.primary_metrics",
+        "forces_mae",
+        "config key evaluation_metrics.primary_metrics is unknown; did you mean primary_metric?",
+    ),
+    (
+        "evaluation_metrics.metrics.energy",
+        ["mea"],
+        f"evaluation_metrics.metrics.energy.0 is 'mea'; it must be {', '.join(METRICS[:-1])} or {METRICS[-1]}",
+        "evaluation_metrics.metrics.energy.0",
+    ),
+    ("evaluation_metrics.metrics.energy", 3, "evaluation_metrics.metrics.energy is 3; it must be a list"),
     ("slurm.partitoin", "gpu", "config key slurm.partitoin is unknown; did you mean partition?"),
-    ("logger", ..., "logger is missing: set it to tensorboard"),
-    ("logger", "tensorbored", "logger is 'tensorbored'; it must be tensorboard or wandb"),
-    ("trainer", ..., "trainer is not set, and only this package's reads task.label_rescaling"),
-    ("trainer", "ocp", "trainer is 'ocp', and only this package's reads task.label_rescaling"),
+    ("logger", ..., "logger is missing: set it to tensorboard, or to wandb where that is installed"),
+    ("logger", "tensorbored", "logger is 'tensorbored'; it must be tensorboard or wandb or a mapping of keys"),
+    (
+        "trainer",
+        ...,
+        f"trainer is not set, and only this package's reads task.label_rescaling: set it to {TRAINERS[1]}",
+    ),
+    (
+        "trainer",
+        "ocp",
+        f"trainer is 'ocp', and only this package's reads task.label_rescaling: set it to {TRAINERS[1]}",
+    ),
     ("optm", {"batch_size": 3}, "config key optm is unknown; did you mean optim?"),
     ("lr_initial", 3, "config key lr_initial is unknown; did you mean optim.lr_initial?"),
-    ("seed", 10**30, "seed is"),
+    ("seed", 10**30, "seed is 1000000000000000000000000000000; it must be a number below 4294967296"),
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "message"), MISTAKES, ids=[f"{key}={value}" for key, value, _ in MISTAKES])
-def test_each_mistake_is_named(sound, key, value, message):
+class Somewhere(dict):
+    """A place for each key."""
+
+    def __contains__(self, key):
+        return True
+
+    def __missing__(self, key):
+        return f"at {key}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message", "place"),
+    [row if len(row) == 4 else (*row, row[0]) for row in MISTAKES],
+    ids=[f"{key}={value}" for key, value, *_ in MISTAKES],
+)
+def test_each_mistake_is_named(sound, key, value, message, place):
     with pytest.raises(InputError) as error:
-        check_config(changed(sound, key, value))
-    assert message in str(error.value)
+        check_config(changed(sound, key, value), Somewhere(any="where"))
+    assert str(error.value) == f"{message} (at {place})"
 
 
 def test_all_are_said_at_once_each_with_its_place(sound):
@@ -151,14 +238,85 @@ def test_all_are_said_at_once_each_with_its_place(sound):
     ]
 
 
+def test_an_output_that_is_learned_is_missing(sound):
+    with pytest.raises(InputError) as error:
+        check_config(changed(sound, "outputs.energy", ...), {"outputs": "own.yml:9"})
+    assert str(error.value).splitlines() == [
+        "2 problems in the config:",
+        "  outputs has no energy: this trainer learns energy and forces (own.yml:9)",
+        "  loss_functions.0.energy: energy is none of outputs, which are forces",
+    ]
+
+
+@pytest.mark.parametrize(("mode", "split"), [("validate", "val"), ("predict", "test")])
+def test_each_mode_takes_its_own_data(sound, mode, split):
+    config = {**changed(sound, f"dataset.{split}", {}), "mode": mode, "checkpoint": "best.pt"}
+    with pytest.raises(
+        InputError, match=f"^dataset.{split}.src is missing: to {mode} takes data, --dataset.{split}.src="
+    ):
+        check_config(config)
+    with pytest.raises(InputError, match=rf"dataset\.src is unknown(?s:.*)dataset\.{split}\.src is missing"):
+        check_config({**config, "dataset": {"src": "x"}})
+    config = changed(config, f"dataset.{split}.src", "x")
+    assert check_config(config) == config
+
+
+def test_predicting_takes_a_checkpoint(sound):
+    config = {**changed(sound, "dataset.test", {"src": "x"}), "mode": "predict"}
+    with pytest.raises(InputError, match=r"^predicting takes a trained model: --checkpoint FILE \(own\.yml:3\)$"):
+        check_config(config, {"checkpoint": "own.yml:3"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("evaluation_metrics", {"metrics": {"energy": ["mae"]}}),
+        ("evaluation_metrics", {"primary_metric": "energy_mae"}),
+        ("slurm", {"mem-per-cpu": "2G", "mem_per_gpu": "20G"}),
+        ("optim", {"scheduler": "StepLR", "step_size": 3, "last_epoch": 5, "lr_initial": 0.5, "max_epochs": 1}),
+    ],
+)
+def test_what_is_sound_stays_as_it_is(sound, key, value):
+    config = changed(sound, key, value)
+    assert check_config(config) == config
+
+
+def test_what_scales_labels_and_who_reads_it(sound):
+    transforms = "dataset.train.transforms"
+    references = changed(sound, "task.reference_energy", "mean")
+    with pytest.raises(InputError, match=r"transforms\.element_references and task\.reference_energy both scale"):
+        check_config(
+            changed(changed(references, "task.label_rescaling", "none"), transforms, {"element_references": {}})
+        )
+    theirs = changed(changed(sound, "task.label_rescaling", "none"), transforms, {"normalizer": {}})
+    assert check_config(theirs) == theirs
+    stock = changed(theirs, "trainer", "ocp")
+    assert check_config(stock) == stock
+    with pytest.raises(InputError, match=r"only this package's reads optim\.step"):
+        check_config(changed(stock, "optim.step", "eager"))
+
+
+def test_long_values_are_cut(sound):
+    for length, shown in ((78, f"'{78 * 'x'}'"), (79, f"'{79 * 'x'}…")):
+        with pytest.raises(InputError) as error:
+            check_config(changed(sound, "optim.max_epochs", length * "x"))
+        assert str(error.value) == f"optim.max_epochs is {shown}; it must be a whole number"
+
+
 def test_a_trainer_may_lack_what_only_training_needs(sound):
     names = ("task", "model", "outputs", "dataset", "loss_functions")
     sections = {name: sound[name] for name in names} | {"optim": {"batch_size": 3}}
     assert check_sections(sections) == sections
     with pytest.raises(InputError, match=r"optim\.batch_size is 0"):
         check_sections({**sections, "optim": {"batch_size": 0}})
+    with pytest.raises(InputError, match="both scale the labels"):
+        check_sections(changed(sections, "dataset.train.transforms", {"normalizer": {}}))
     alone = {**sections, "dataset": {"src": "x", "format": "lmdb"}}
-    assert check_sections(alone) == alone
+    before = copy.deepcopy(alone)
+    assert check_sections(alone) == alone == before
+    with pytest.raises(InputError, match="both scale the labels"):
+        check_sections(changed(alone, "dataset.transforms", {"normalizer": {}}))
+    assert check_sections({**sections, "model": {}})["model"] == {}
     with pytest.raises(InputError, match=r"config key dataset\.scr is unknown; did you mean src"):
         check_sections({**alone, "dataset": {"scr": "x"}})
 

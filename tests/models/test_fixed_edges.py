@@ -99,6 +99,15 @@ def test_edges_are_those_of_a_molecule_within_reach():
     assert model.generate_graph(batch).within is None
 
 
+def test_atoms_at_the_cutoff_are_within_it():
+    model, batch = (
+        SCHNET.build(cutoff=3.0),
+        batch_of(structure(torch.tensor([[0.0, 0, 0], [3, 0, 0]]), torch.ones(2).long())),
+    )
+    with model.fixed_edges(batch):
+        assert model.generate_graph(batch).within.tolist() == [1, 1]
+
+
 def test_one_atom_has_no_edges():
     model, atom = SCHNET.build(), structure(torch.zeros(1, 3), torch.tensor([8]))
     own = energies_forces_gradients(model, batch_of(atom, atom))["energy"]
@@ -124,6 +133,12 @@ LIMITED.max_neighbors = 7
 def test_where_edges_cannot_be_fixed(model, structures, reason):
     with pytest.raises(InputError, match=reason), model.fixed_edges(batch_of(*structures)):
         pass
+
+
+def test_as_many_neighbours_as_may_be_can_be_fixed():
+    model = SCHNET.build()
+    model.max_neighbors = len(FIRST.pos) - 1
+    assert model.against_fixed_edges(batch_of(FIRST)) is None
 
 
 def test_cgcnns_batch_norm_would_count_them():

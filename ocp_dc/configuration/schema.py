@@ -58,8 +58,10 @@ class Section(BaseModel):
 class Task(Section):
     """How labels are scaled, and what fairchem's tasks read."""
 
-    label_rescaling: Literal["auto", "none"] | Constant | None = Field(
-        None, description="C that divides energies and forces: `auto` (Eq. 4), a number, or `none`"
+    label_rescaling: Literal["auto", "mean_force", "none"] | Constant | None = Field(
+        None,
+        description="C that divides energies and forces: `auto` (Eq. 4), `mean_force` (the mean absolute force "
+        "component), a number, or `none`",
     )
     reference_energy: Literal["none", "mean", "element"] | None = Field(
         None, description="subtracted before: the mean energy, or least squares per element, in float64"

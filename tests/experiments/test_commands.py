@@ -136,9 +136,19 @@ def test_several_tables_are_planned_at_once_with_the_command_that_submits_them(r
 
 
 def test_models_without_widths_are_left_out_and_named(reproduce):
-    _, printed, _ = reproduce("table1", "--scale", "length", "--molecule", "ethanol", "--dry-run")
-    assert "--scale length has no widths for gemnet_t: left out\n" in printed
+    _, printed, _ = reproduce("table1", "--scale", "quickstart", "--molecule", "ethanol", "--dry-run")
+    assert "--scale quickstart has no widths for cgcnn, dimenetplusplus, forcenet, gemnet_t: left out\n" in printed
+    assert printed.splitlines()[-1] == "2 runs"
+
+
+def test_models_that_take_long_at_a_scale_are_left_out_unless_they_are_asked_for(reproduce):
+    length = ("--scale", "length", "--molecule", "ethanol", "--dry-run")
+    _, printed, _ = reproduce("table1", *length)
+    assert "--scale length takes long with gemnet_t: left out, add --model to have it\n" in printed
     assert printed.splitlines()[-1] == "8 runs"
+    _, printed, _ = reproduce("table1", "--model", "gemnet_t", *length)
+    assert "left out" not in printed
+    assert printed.splitlines()[-1] == "2 runs"
     _, printed, _ = reproduce("table9", "--scale", "length", "--dry-run")
     assert "left out" not in printed
 

@@ -108,7 +108,9 @@ class Optim(Section):
     weight_decay: NotNegative | None = Field(None, description="of the optimizer")
     lr_initial: Positive = Field(description="learning rate")
     scheduler: str | None = Field(
-        None, description="of torch.optim.lr_scheduler, with its parameters as further keys; `Null` for none"
+        None,
+        description="of torch.optim.lr_scheduler, with its parameters as further keys; `Null` for none. By default "
+        "CosineAnnealingLR and OneCycleLR (a warm-up to `lr_initial` before) end with the run",
     )
     lr_gamma: Positive | None = Field(None, description="fairchem's LambdaLR: factor at each milestone")
     lr_milestones: list[CountOrNone] | None = Field(None, description="fairchem's LambdaLR: steps")

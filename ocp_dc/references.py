@@ -35,13 +35,14 @@ class TrainingLabels:
         energies: (N,) float64, source units.
         weights: (N,) number of records that an energy counts for in a mean or a fit.
         compositions: (N, 119) number of atoms of each element, by atomic number.
-        max_abs_force: largest absolute force component, source units.
+        max_abs_force, mean_abs_force: of all force components, source units.
     """
 
     energies: np.ndarray
     weights: np.ndarray
     compositions: np.ndarray
     max_abs_force: float
+    mean_abs_force: float
 
     @property
     def mean_energy(self) -> float:
@@ -89,6 +90,9 @@ def labels_from_manifests(manifests: Sequence[Manifest]) -> TrainingLabels:
         weights=np.ravel([(0, 0, m.count) for m in manifests]),
         compositions=np.repeat(compositions, 3, axis=0),
         max_abs_force=max(m.labels.max_abs_force for m in manifests),
+        mean_abs_force=float(
+            np.average([m.labels.mean_abs_force for m in manifests], weights=[m.atom_count for m in manifests])
+        ),
     )
 
 
@@ -96,13 +100,17 @@ def read_training_labels(dataset: Dataset, show_progress: bool = True) -> Traini
     """One pass over a dataset of graphs with ``energy``, ``forces`` and ``atomic_numbers``."""
     energies = np.empty(len(dataset))
     compositions = np.zeros((len(dataset), MAX_ATOMIC_NUMBER + 1), dtype=np.int16)
-    max_abs_force = 0.0
+    max_abs_force = sum_of_forces = 0.0
+    components = 0
     for index in tqdm(range(len(dataset)), desc="reading labels", disable=not show_progress):
         graph = dataset[index]
         energies[index] = float(graph.energy)
         compositions[index] = _composition(graph.atomic_numbers.long().numpy())
-        max_abs_force = max(max_abs_force, float(graph.forces.abs().max()))
-    return TrainingLabels(energies, np.ones(len(dataset)), compositions, max_abs_force)
+        forces = graph.forces.abs()
+        max_abs_force = max(max_abs_force, float(forces.max()))
+        sum_of_forces += float(forces.sum(dtype=torch.float64))
+        components += forces.numel()
+    return TrainingLabels(energies, np.ones(len(dataset)), compositions, max_abs_force, sum_of_forces / components)
 
 
 def _composition(atomic_numbers: np.ndarray) -> np.ndarray:

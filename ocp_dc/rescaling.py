@@ -1,10 +1,13 @@
-"""Label rescaling (paper, Sec. 4.2, Eq. 4): one constant C, a power of ten, divides energies and forces alike."""
+"""Label rescaling (paper, Sec. 4.2, Eq. 4): one constant C divides energies and forces alike."""
 
 from __future__ import annotations
 
 import math
 
 from ocp_dc.errors import InputError
+
+# C from the training labels: by Eq. 4, or the mean absolute force component, which is not the paper's
+FITTED = ("auto", "mean_force")
 
 
 def rescaling_constant(max_abs_label: float) -> float:
@@ -29,19 +32,21 @@ def rescaling_constant(max_abs_label: float) -> float:
 
 
 def parse_label_rescaling(value: str | float | None) -> str | float | None:
-    """The config's ``task.label_rescaling`` as ``"auto"``, a positive number, or None for none.
+    """The config's ``task.label_rescaling`` as one of :data:`FITTED`, a positive number, or None for none.
 
     Raises:
         InputError: any other value.
     """
     if value is None or value == "none":
         return None
-    if value == "auto":
-        return "auto"
+    if value in FITTED:
+        return value
     try:
         constant = float(value)
     except (TypeError, ValueError):
         constant = math.nan
     if isinstance(value, bool) or not (math.isfinite(constant) and constant > 0):
-        raise InputError(f"task.label_rescaling is {value!r}; it must be auto, none or a positive number (1.0e+6)")
+        raise InputError(
+            f"task.label_rescaling is {value!r}; it must be {', '.join(FITTED)}, none or a positive number (1.0e+6)"
+        )
     return constant

@@ -26,7 +26,7 @@ from ocp_dc.experiments.scales import WIDTHS
 STOCK_MODELS = ("schnet", "dimenetplusplus", "gemnet_t")
 MODELS = (*STOCK_MODELS, "cgcnn", "forcenet")
 # of each model, the smallest that is of use
-SMALL = {**WIDTHS["medium"], **WIDTHS["small"], "gemnet_t": {"emb_size_atom": 64, "emb_size_edge": 64, "num_blocks": 2}}
+SMALL = {**WIDTHS["medium"], **WIDTHS["small"]}
 SIZES = {"small": SMALL, "medium": WIDTHS["medium"], "narrow": WIDTHS["narrow"], "published": {}}
 NEVER = 10**9
 

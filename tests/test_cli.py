@@ -15,7 +15,7 @@ from ocp_dc.cli import main
         ("--optim.lr_inital=1", "config key optim.lr_inital is unknown; did you mean lr_initial?"),
         ("--optim.scheduler=Cosine", "optim.scheduler is 'Cosine'"),
         ("--task.label_rescalin=1", "config key task.label_rescalin is unknown; did you mean label_rescaling?"),
-        ("--task.label_rescaling=many", "task.label_rescaling is 'many'; it must be auto or none or a number"),
+        ("--task.label_rescaling=many", "task.label_rescaling is 'many'; it must be auto, mean_force or none"),
         ("--task.reference_energy=median", "task.reference_energy is 'median'; it must be none, mean or element"),
         ("--outputs.energy.levle=system", "config key outputs.energy.levle is unknown; did you mean level?"),
         ("--optm.batch_size=3", "config key optm is unknown; did you mean optim?"),

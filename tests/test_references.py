@@ -44,6 +44,8 @@ def test_labels_of_a_training_set(molecules):
     assert labels.compositions[1, 6] == 1
     assert labels.compositions[1, 1] == 4
     assert labels.max_abs_force == 2.0
+    # 0, 0.5, 1, 1.5 and 2 on three, five, two, two and four atoms
+    assert labels.mean_abs_force == pytest.approx(15.5 / 16)
     assert labels.max_abs_label == abs(labels.energies).max()
     assert labels.relative_to(labels.energies).max_abs_label == 2.0
 
@@ -94,6 +96,7 @@ def assert_same_fits(told, read, reference):
     """Mean, references and C of labels told by manifests, and of labels read from the records."""
     assert told.mean_energy == pytest.approx(read.mean_energy, rel=1e-12)
     assert told.max_abs_force == pytest.approx(read.max_abs_force, rel=1e-7)  # records hold float32
+    assert told.mean_abs_force == pytest.approx(read.mean_abs_force, rel=1e-6)
     assert rescaling_constant(told.max_abs_label) == rescaling_constant(read.max_abs_label)
     if reference == "element":
         ours, theirs = (fit_element_references(labels).element_references.numpy() for labels in (told, read))
@@ -122,7 +125,7 @@ def test_two_molecules_from_their_manifests(sample_data, tmp_path):
     other = tmp_path / "train"
     other.mkdir()
     manifest = json.loads((sample_data / "val" / "manifest.json").read_text())
-    manifest["labels"] |= {"energy_min": -410.0, "energy_mean": -400.0, "energy_max": -380.0}
+    manifest["labels"] |= {"energy_min": -410.0, "energy_mean": -400.0, "energy_max": -380.0, "mean_abs_force": 0.0}
     (other / "manifest.json").write_text(json.dumps({**manifest, "atomic_numbers": [1, 1, 8], "count": 30}))
     told = training_labels(Unread(130), settings_of(sample_data / "train", other), "element")
 

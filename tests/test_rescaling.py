@@ -27,6 +27,7 @@ def test_no_constant_for_such_labels(label):
 
 def test_config_values():
     assert parse_label_rescaling("auto") == "auto"
+    assert parse_label_rescaling("mean_force") == "mean_force"
     assert parse_label_rescaling("none") is None
     assert parse_label_rescaling(None) is None
     assert parse_label_rescaling(1_000_000) == 1e6

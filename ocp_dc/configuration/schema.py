@@ -58,8 +58,10 @@ class Section(BaseModel):
 class Task(Section):
     """How labels are scaled, and what fairchem's tasks read."""
 
-    label_rescaling: Literal["auto", "none"] | Constant | None = Field(
-        None, description="C that divides energies and forces: `auto` (Eq. 4), a number, or `none`"
+    label_rescaling: Literal["auto", "mean_force", "none"] | Constant | None = Field(
+        None,
+        description="C that divides energies and forces: `auto` (Eq. 4), `mean_force` (the mean absolute force "
+        "component), a number, or `none`",
     )
     reference_energy: Literal["none", "mean", "element"] | None = Field(
         None, description="subtracted before: the mean energy, or least squares per element, in float64"
@@ -106,7 +108,9 @@ class Optim(Section):
     weight_decay: NotNegative | None = Field(None, description="of the optimizer")
     lr_initial: Positive = Field(description="learning rate")
     scheduler: str | None = Field(
-        None, description="of torch.optim.lr_scheduler, with its parameters as further keys; `Null` for none"
+        None,
+        description="of torch.optim.lr_scheduler, with its parameters as further keys; `Null` for none. By default "
+        "CosineAnnealingLR and OneCycleLR (a warm-up to `lr_initial` before) end with the run",
     )
     lr_gamma: Positive | None = Field(None, description="fairchem's LambdaLR: factor at each milestone")
     lr_milestones: list[CountOrNone] | None = Field(None, description="fairchem's LambdaLR: steps")

@@ -69,6 +69,11 @@ class Manifest:
         """The atomic numbers that occur, ascending."""
         raise NotImplementedError
 
+    @property
+    def atom_count(self) -> int:
+        """The atoms of all records together."""
+        raise NotImplementedError
+
     def write(self, folder: Path) -> None:
         fields = {"kind": self.kind, **asdict(self)}
         text = json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -99,6 +104,10 @@ class MoleculeManifest(Manifest):
     @property
     def elements(self) -> list[int]:
         return sorted(set(self.atomic_numbers))
+
+    @property
+    def atom_count(self) -> int:
+        return self.count * len(self.atomic_numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +140,10 @@ class StructuresManifest(Manifest):
     @property
     def elements(self) -> list[int]:
         return self.atoms.elements
+
+    @property
+    def atom_count(self) -> int:
+        return self.atoms.atoms
 
 
 def shared_fields(split: Split, energy_unit: str, units_from: str) -> dict:

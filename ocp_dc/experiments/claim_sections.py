@@ -106,7 +106,7 @@ def _line(row: Compared) -> Line:
     columns = (
         [f"{each.measure.name}, {each.way}" for each in row.comparisons],
         *([format_mean(cell, each.measure) for each in row.comparisons] for cell in row.cells),
-        [f"{each.pair}, lower in {each.pair.lower} of {each.pair.count}" for each in row.comparisons],
+        [each.pair.summary for each in row.comparisons],
         row.verdicts,
         [*_papers(row), f"{shown} of {of}"],
     )

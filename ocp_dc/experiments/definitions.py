@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -188,12 +188,13 @@ class Experiment:
     def _beta(self, losses: Sequence[dict]) -> list[str]:
         if self.beta == PAPER_BETA:
             return []
-        changed = [
-            {target: {**loss, "coefficient": self.beta} if target == "forces" else loss}
-            for entry in losses
-            for target, loss in entry.items()
-        ]
-        return [f"--loss_functions={changed}"]
+        return changed_losses(losses, forces={"coefficient": self.beta})
+
+
+def changed_losses(losses: Sequence[dict], **changes: Mapping) -> list[str]:
+    """A config's ``loss_functions`` as arguments, with other settings of some targets."""
+    changed = [{target: {**loss, **changes.get(target, {})}} for entry in losses for target, loss in entry.items()]
+    return [f"--loss_functions={changed}"]
 
 
 def halved_rate(epoch_steps: int) -> list[str]:
@@ -318,15 +319,10 @@ def experiments_of(
     Raises:
         InputError: something is unknown, or nothing matches.
     """
-    for key, given, known in (
-        ("target", [target], TABLES),
-        ("--model", models, MODELS),
-        ("--molecule", molecules, MOLECULES),
-        ("--variant", variants, VARIANTS),
-    ):
-        unknown = [name for name in given or () if name not in known]
-        if unknown:
-            raise InputError(f"{key} {unknown[0]} is unknown; choose from {', '.join(known)}")
+    check_known("target", [target], TABLES)
+    check_known("--model", models, MODELS)
+    check_known("--molecule", molecules, MOLECULES)
+    check_known("--variant", variants, VARIANTS)
     table = TABLES[target]
     protocol = "as_published" if as_published else "paper"
     if as_published and not any(each.protocol == protocol for each in table.experiments(table.molecules, 0, protocol)):
@@ -350,6 +346,13 @@ def experiments_of(
         rows = "; ".join(f"{row.model}: {', '.join(row.variants)}" for row in table.rows)
         raise InputError(f"no run of {target} matches --model and --variant; it has {rows}")
     return chosen
+
+
+def check_known(option: str, given: Sequence[str] | None, known: Iterable[str]) -> None:
+    """Raises InputError if something given is none of those that are known."""
+    for name in given or ():
+        if name not in known:
+            raise InputError(f"{option} {name} is unknown; choose from {', '.join(known)}")
 
 
 def _recommended_experiments(table: Table, molecules: Sequence[str], seed: int) -> Iterator[Experiment]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from ocp_dc.datasets.manifest import Manifest
     from ocp_dc.experiments.sources import Source
 
-# what a run's folder cannot be used for with other values
 IDENTITY = ("config", "scale", "epochs", "steps", "split")
 WORK = "ocp_dc.experiments.training:train_and_test"
 # fairchem's --timestamp-id in every run's folder, which is where its log and checkpoint are
@@ -58,13 +59,20 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment at a scale, on a source of conformations, in a folder of ``out``."""
+    """An experiment at a scale, on a source of conformations, in a folder of ``out``.
+
+    Attributes:
+        work: the function that does it, see :mod:`ocp_dc.runs`.
+        identity: keys of its description that its folder cannot be used for with other values.
+    """
 
     experiment: Trainable
     scale: Scale
     source: Source
     out: Path
     log = LOG
+    work = WORK
+    identity = IDENTITY
 
     @property
     def folder(self) -> Path:
@@ -112,6 +120,11 @@ class Run:
         return math.ceil(self.sizes["train"] / self.batch_size)
 
     @property
+    def overrides(self) -> list[str]:
+        """What the experiment changes of its config."""
+        return self.experiment.arguments(_config(self.experiment.config), self._epoch_steps)
+
+    @property
     def command(self) -> list[str]:
         """Trains it, from its checkpoint if there is one: the paper's config, the data, and the scale's overrides."""
         return [
@@ -121,7 +134,7 @@ class Run:
             f"--dataset.train.src={self.data / 'train'}",
             f"--dataset.val.src={self.data / 'val'}",
             "--hide_eval_progressbar=True",
-            *self.experiment.arguments(_config(self.experiment.config), self._epoch_steps),
+            *self.overrides,
             *self.scale.overrides(self.experiment.model),
         ]
 
@@ -133,7 +146,7 @@ class Run:
         """
         manifest = manifests["train"]
         description = {
-            "work": WORK,
+            "work": self.work,
             "steps": self.steps,
             "log": LOG,
             "cell": self.experiment.cell,
@@ -151,13 +164,16 @@ class Run:
                 "source_sha256": manifest.source_sha256,
                 "theory": manifest.theory,
             },
+            "overrides": self.overrides,
+            "config_sha256": sha256(json.dumps(_config(self.experiment.config), sort_keys=True).encode()).hexdigest(),
             "command": shlex.join(self.command),
             "energy_unit": manifest.energy_unit,
+            "val_data": str(self.data / "val"),
             "test_data": str(self.data / self.source.test_split),
             "test_batch_size": self.scale.test_batch_size,
             "ocp_dc_version": ocp_dc.__version__,
         }
-        write_description(self.folder, description, IDENTITY)
+        write_description(self.folder, description, self.identity)
 
 
 def prepare(runs: Sequence[Run]) -> tuple[list[Run], list[Outcome]]:

@@ -17,7 +17,7 @@ from ocp_dc.datasets.manifest import Manifest, read_manifest, sha256_of
 from ocp_dc.datasets.molecule_conversion import convert
 from ocp_dc.datasets.molecule_files import open_trajectory
 from ocp_dc.datasets.oc22_subset import draw_subset
-from ocp_dc.datasets.samples import SAMPLE_WORD, sample_path
+from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path, sample_path
 from ocp_dc.datasets.splits import Split, read_index_files
 from ocp_dc.datasets.structure_conversion import convert_structures
 from ocp_dc.errors import InputError
@@ -163,6 +163,12 @@ def molecule_files(given: Path | None, out: Path) -> Path:
     return sample_path() if str(path) == SAMPLE_WORD else path
 
 
+def one_molecule(given: Path | None, out: Path, otherwise: str) -> tuple[MoleculeSource, str]:
+    """What ``--data`` means for a single molecule: that of a file, or ``otherwise`` from a folder."""
+    source = MoleculeSource(molecule_files(given, out).resolve())
+    return source, (source.only_molecule() if given else None) or otherwise
+
+
 class FrameSource(Source):
     """``path``: a file of labelled periodic structures that ASE reads, the embedded sample among them."""
 
@@ -196,6 +202,12 @@ class OC22Source(Source):
             jobs=len(os.sched_getaffinity(0)),
             show_progress=True,
         )
+
+
+def structure_files(given: Path) -> tuple[type[Source], Path]:
+    """What ``--data`` means for periodic structures: a file, the embedded sample, or the folder of OC22's LMDBs."""
+    path = oxide_sample_path() if str(given) == SAMPLE_WORD else given
+    return (FrameSource if path.is_file() else OC22Source), path
 
 
 def _refuse_conversion(path: Path) -> None:

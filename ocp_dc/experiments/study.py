@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocp_dc.datasets.samples import SAMPLE_WORD, oxide_sample_path
+from ocp_dc.datasets.samples import SAMPLE_WORD
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.claim_sections import claim_sections
 from ocp_dc.experiments.definitions import (
@@ -151,7 +151,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _with_widths(scale: Scale, models: Iterable[str], chosen: bool) -> list[str]:
-    """The models that a scale says the widths of; the others are named.
+    """The models that a scale says the widths of, without those that are slow there; the others are named.
 
     Raises:
         InputError: there are none, or the user has chosen one that lacks them.
@@ -162,7 +162,10 @@ def _with_widths(scale: Scale, models: Iterable[str], chosen: bool) -> list[str]
         scale.overrides(lacking[0])
     if lacking:
         print(f"--scale {scale.name} has no widths for {', '.join(lacking)}: left out")
-    return having
+    slow = [model for model in having if model in scale.slow and not chosen]
+    if slow:
+        print(f"--scale {scale.name} takes long with {', '.join(slow)}: left out, add --model to have it")
+    return [model for model in having if model not in slow]
 
 
 def _source(args: argparse.Namespace, out: Path) -> tuple[Source, str | None]:
@@ -184,7 +187,7 @@ def _md17_files(args: argparse.Namespace, out: Path) -> tuple[type[Source], Path
 
 
 def _oc22_files(args: argparse.Namespace) -> tuple[type[Source], Path]:
-    from ocp_dc.experiments.sources import FrameSource, OC22Source
+    from ocp_dc.experiments.sources import structure_files
 
     option, path = ("--data", args.data) if len(args.targets) == 1 else ("--oc22", args.oc22)
     if path is None and args.scale == "paper":
@@ -197,9 +200,7 @@ def _oc22_files(args: argparse.Namespace) -> tuple[type[Source], Path]:
     elif path is None:
         print(f"no {option} given: the embedded {SAMPLE_WORD} of oxide slabs takes the place of OC22")
         path = Path(SAMPLE_WORD)
-    if str(path) == SAMPLE_WORD:
-        path = oxide_sample_path()
-    return (FrameSource if path.is_file() else OC22Source), path
+    return structure_files(path)
 
 
 STUDY = ChemistryStudy()

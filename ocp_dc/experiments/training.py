@@ -39,6 +39,11 @@ def train_and_test(folder: Path, description: dict) -> Work:
         raise DivergedError("predictions for the test set are not finite", description["steps"])
     with replacing(folder / PREDICTIONS_NAME) as partial:
         write_npz(partial, **predictions)
+    return Work(quantities_of(errors), seconds, device_name())
+
+
+def quantities_of(errors: TestErrors) -> dict[str, Quantity]:
+    """What a result has of them."""
     unit = errors.energy_unit
     quantities = {
         "energy MAE": Quantity(errors.energy_mae, unit),
@@ -48,7 +53,7 @@ def train_and_test(folder: Path, description: dict) -> Work:
     }
     if errors.energy_mae_centered is not None:
         quantities["centered energy MAE"] = Quantity(errors.energy_mae_centered, unit)
-    return Work(quantities, seconds, device_name())
+    return quantities
 
 
 def evaluate_predictions(checkpoint: Path, data: Path, batch_size: int) -> tuple[TestErrors, dict[str, np.ndarray]]:

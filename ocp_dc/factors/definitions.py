@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import ClassVar
 
-from ocp_dc.errors import InputError
-from ocp_dc.experiments.definitions import MD17, Collection, halved_rate
+from ocp_dc.experiments.definitions import MD17, Collection, check_known, halved_rate
 from ocp_dc.experiments.scales import SMOKE, Scale
 
 MOLECULE = "ethanol"
@@ -113,9 +112,7 @@ def experiments_of(molecule: str, seeds: int, **levels: Sequence[str] | None) ->
         InputError: one is unknown.
     """
     for factor, asked in levels.items():
-        for level in asked or ():
-            if level not in FACTORS[factor]:
-                raise InputError(f"--{factor} {level} is unknown; choose from {', '.join(FACTORS[factor])}")
+        check_known(f"--{factor}", asked, FACTORS[factor])
     chosen = [[level for level in known if level in (levels.get(factor) or known)] for factor, known in FACTORS.items()]
     for seed, combination in product(range(seeds), product(*chosen)):
         yield FactorExperiment(*combination, molecule, seed)

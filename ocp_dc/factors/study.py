@@ -38,15 +38,14 @@ class FactorStudy(Study):
             group.add_argument(f"--{factor}", metavar="L", nargs="+", help=f"only these, of {', '.join(levels)}")
 
     def plan(self, args: argparse.Namespace, out: Path) -> list[Run]:
-        from ocp_dc.experiments.sources import MoleculeSource, molecule_files
+        from ocp_dc.experiments.sources import one_molecule
 
         check_path(out)
         if str(args.data) == SAMPLE_WORD and args.scale == "full":
             raise InputError(
                 f"--data {SAMPLE_WORD} has 1,000 conformations, too few for --scale full; add --scale small"
             )
-        source = MoleculeSource(molecule_files(args.data, out).resolve())
-        molecule = (source.only_molecule() if args.data else None) or MOLECULE
+        source, molecule = one_molecule(args.data, out, MOLECULE)
         levels = {factor: getattr(args, factor) for factor in FACTORS}
         experiments = experiments_of(molecule, args.seeds, **levels)
         return [Run(experiment, SCALES[args.scale], source, out) for experiment in experiments]

@@ -49,7 +49,8 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
     reproduce.add_argument("--only-index", metavar="I", type=int, help="only the plan's run number I, from 0")
     own = {}
     for study in known:
-        group = reproduce.add_argument_group(study.title)
+        shared = ", ".join(f"--{option}" for option in study.shared_options)
+        group = reproduce.add_argument_group(study.title, f"also {shared}, as of others" if shared else None)
         study.add_arguments(group)
         own[study] = group._group_actions
     slurm = reproduce.add_argument_group("SLURM")
@@ -137,7 +138,7 @@ def _check(args: argparse.Namespace, study: Study) -> SlurmSettings | None:
         raise InputError(f"--scale {args.scale}: {args.targets[0]} has {', '.join(study.scales)}")
     for other, actions in args.own_options.items():
         for action in actions if other is not study else ():
-            if getattr(args, action.dest) != action.default:
+            if getattr(args, action.dest) != action.default and action.dest not in study.shared_options:
                 raise InputError(f"{action.option_strings[0]} is an option of {other.title}, not of {args.targets[0]}")
     flags = {name: getattr(args, f"slurm_{name}") for name in FLAGS}
     if args.submit:

@@ -80,6 +80,11 @@ class Paired:
             return "seen" if lowers == (claim is Direction.LOWER) else "opposite"
         return "not seen" if negligible else "undecided"
 
+    @property
+    def summary(self) -> str:
+        """The mean, and how often it is lower."""
+        return f"{self}, lower in {self.lower} of {self.count}" if self.count else MISSING
+
     def __str__(self) -> str:
         if not self.count:
             return MISSING

@@ -49,30 +49,30 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def print_table(out: Path, target: str) -> None:
-    """Prints a table, or the numbers of a figure, from whatever has finished in ``out``.
+    """Prints the tables of a target, or the numbers of a figure, from whatever has finished in ``out``.
 
     Raises:
         InputError: ``out`` is no folder, or a run in it is damaged.
     """
-    section = section_of(target, read_results(out))
-    print(to_text(section) if section else _no_runs([target]))
+    print("\n\n".join(map(to_text, _tables(target, read_results(out)))) or _no_runs([target]))
 
 
-def section_of(target: str, results: Results) -> Section | None:
-    """A table or figure; None while it has no run."""
+def _tables(target: str, results: Results) -> list[Section]:
+    """A table or figure, or several tables; none while it has no run."""
     study = study_of(target)
     if not _runs(target, results):
-        return None
+        return []
+    *others, last = study.tables(target, results)
     remarks, pictures = study.remarks(target, results), study.pictures(target, results)
-    return table_section(study.table(target, results), results, remarks, pictures)
+    return [*(table_section(table, results) for table in others), table_section(last, results, remarks, pictures)]
 
 
 def _sections(targets: Sequence[str], results: Results) -> list[Section]:
     """A section for each table and figure that has runs, and one for all those runs of a study."""
     sections = []
     for target in targets:
-        if section := section_of(target, results):
-            sections += [section, *study_of(target).sections(target, results)]
+        if tables := _tables(target, results):
+            sections += [*tables, *study_of(target).sections(target, results)]
     runs: dict[Study, dict[str, RunResult]] = {}
     for target in targets:
         runs.setdefault(study_of(target), {}).update({run.name: run for run in _runs(target, results)})
@@ -85,7 +85,8 @@ def _sections(targets: Sequence[str], results: Results) -> list[Section]:
 
 
 def _runs(target: str, results: Results) -> list[RunResult]:
-    return [run for cell in study_of(target).table(target, results).cells(results) for run in cell.runs]
+    tables = study_of(target).tables(target, results)
+    return [run for table in tables for cell in table.cells(results) for run in cell.runs]
 
 
 def _introduction(targets: Sequence[str], results: Results) -> list[str]:
@@ -132,8 +133,8 @@ def _csv(targets: Sequence[str], results: Results) -> str:
 
 def _csv_lines(target: str, results: Results) -> Iterator[dict]:
     study = study_of(target)
-    table = study.table(target, results)
-    for cell in table.cells(results):
+    cells = [(table, cell) for table in study.tables(target, results) for cell in table.cells(results)]
+    for table, cell in cells:
         for run, measure in product(cell.runs or (None,), table.measures):
             yield {
                 "target": target,

@@ -30,6 +30,7 @@ class Study(ABC):
         scales: values of ``--scale``, the default first.
         seeds: the default of ``--seeds``.
         data_help: what ``--data`` may be.
+        shared_options: options of other studies that it takes too, by their names without hyphens.
         run_measures: shown with each run in a report, and ``run_note``, what they are.
     """
 
@@ -38,6 +39,7 @@ class Study(ABC):
     scales: ClassVar[tuple[str, ...]]
     seeds: ClassVar[int] = 1
     data_help: ClassVar[str]
+    shared_options: ClassVar[tuple[str, ...]] = ()
     run_measures: ClassVar[tuple[Measure, ...]] = ()
     run_note: ClassVar[str] = ""
 
@@ -65,20 +67,24 @@ class Study(ABC):
             InputError: none can be run, or a folder holds something else.
         """
 
-    @abstractmethod
     def table(self, target: str, results: Results) -> Table:
-        """A table, or the numbers of a figure."""
+        """A table, or the numbers of a figure; not of studies that have :meth:`tables`."""
+        raise NotImplementedError
+
+    def tables(self, target: str, results: Results) -> Sequence[Table]:
+        """The table of a target; or several, each with runs, where rows have other units or do not compete."""
+        return [self.table(target, results)]
 
     def remarks(self, target: str, results: Results) -> Sequence[str]:
-        """What is to be said about it."""
+        """What is to be said about it, below the last table."""
         return ()
 
     def pictures(self, target: str, results: Results) -> Sequence[Picture]:
-        """What is to be seen with it."""
+        """What is to be seen with it, below the last table."""
         return ()
 
     def sections(self, target: str, results: Results) -> Sequence[Section]:
-        """What a report has of it below the table."""
+        """What a report has of it below the tables."""
         return ()
 
     def run_pictures(self, run: RunResult) -> Sequence[Picture]:

@@ -31,7 +31,7 @@ SETTINGS_WITHOUT_WEIGHTS = [
     "use_pbc",
 ]
 
-EXPLAINED = {"T_max": ", the steps of max_epochs if it is not given"}
+EXPLAINED = dict.fromkeys(("T_max", "total_steps"), ", the steps of max_epochs if it is not given")
 # in a run's folder of checkpoints, held while it trains
 LOCK = "lock"
 

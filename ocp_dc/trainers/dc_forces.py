@@ -54,7 +54,8 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
     chooses the absolute (published runs) or the squared loss (Eq. 5).
 
     Task keys:
-        label_rescaling: ``auto`` (C from the training labels by Eq. 4), a number, or ``none`` (the default).
+        label_rescaling: ``auto`` (C from the training labels by Eq. 4), ``mean_force`` (the mean of the absolute values
+            of their force components), a number, or ``none`` (the default).
         reference_energy: ``none`` (the default), ``mean`` (the training set's mean energy) or ``element`` (least
             squares per element); fitted in float64, subtracted before Eq. 4 is applied.
 
@@ -65,8 +66,9 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
     ``optim.step`` is ``auto`` (the default), ``eager``, ``traced`` or ``cuda_graph``: how a step is computed
     (``docs/training_step.md``). Checkpoints of one continue in any other.
 
-    ``optim.scheduler: CosineAnnealingLR`` without ``T_max`` decays over the whole run. Without ``eval_batch_size``,
-    validation takes larger batches than training where they are faster: metrics are the same.
+    ``optim.scheduler: CosineAnnealingLR`` without ``T_max`` decays over the whole run; ``OneCycleLR``, which warms up
+    before, takes as long without ``total_steps`` and reaches ``lr_initial`` without ``max_lr``. Without
+    ``eval_batch_size``, validation takes larger batches than training where they are faster: metrics are the same.
 
     Raises:
         InputError: a config key that nothing reads, sets in different units, a checkpoint that does not fit, a run that
@@ -171,8 +173,9 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
 
     def load_extras(self) -> None:
         optim = self.config["optim"]
-        if optim.get("scheduler") == "CosineAnnealingLR" and self.train_loader is not None:
-            optim.setdefault("T_max", optim["max_epochs"] * len(self.train_loader))
+        if self.train_loader is not None:
+            for key, value in _of_a_whole_run(optim, len(self.train_loader)).items():
+                optim.setdefault(key, value)
         super().load_extras()
         self.optimizer.register_step_pre_hook(self._note_gradients)
 
@@ -385,3 +388,13 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
             self._unwrapped_model, batch, (lambda batch: self._eager_step(batch).loss) if again else None
         )
         raise TrainingDivergedError(what, step, structure_names(batch), self.last_checkpoint, cause)
+
+
+def _of_a_whole_run(optim: dict[str, Any], epoch_steps: int) -> dict[str, Any]:
+    """Parameters of a scheduler, where they are not given: it ends with the run."""
+    steps = optim["max_epochs"] * epoch_steps
+    if optim.get("scheduler") == "CosineAnnealingLR":
+        return {"T_max": steps}
+    if optim.get("scheduler") == "OneCycleLR":
+        return {"max_lr": optim["lr_initial"], **({} if "epochs" in optim else {"total_steps": steps})}
+    return {}

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from ocp_dc.datasets.manifest import Manifest
 from ocp_dc.errors import InputError
-from ocp_dc.references import fit_element_references, manifests_of, training_labels
-from ocp_dc.rescaling import rescaling_constant
+from ocp_dc.references import TrainingLabels, fit_element_references, manifests_of, training_labels
+from ocp_dc.rescaling import FITTED, rescaling_constant
 from ocp_dc.units import LENGTH_UNIT
 
 # What data without a manifest are taken to be in: the Open Catalyst Project's own are.
@@ -107,10 +107,10 @@ def fit_labels(
     Args:
         dataset, settings: the training set, and the config's section it was made from.
         reference: ``none``, ``mean`` or ``element``.
-        rescaling: ``auto``, C, or None for none.
+        rescaling: C, how it is fitted (:data:`~ocp_dc.rescaling.FITTED`), or None for none.
     """
     labels = None
-    if reference != "none" or rescaling == "auto":
+    if reference != "none" or rescaling in FITTED:
         labels = training_labels(dataset, settings, reference)
     elementrefs, mean = {}, 0.0
     if reference == "mean":
@@ -122,9 +122,17 @@ def fit_labels(
 
     if rescaling is None and reference != "mean":
         return elementrefs, {}
-    constant = rescaling_constant(labels.max_abs_label) if rescaling == "auto" else rescaling or 1.0
+    constant = _fitted(rescaling, labels) if rescaling in FITTED else rescaling or 1.0
     logging.info(f"label rescaling: C = {constant:g}; reference energy: {reference} ({mean})")
     return elementrefs, {"energy": float64_normalizer(mean, constant), "forces": float64_normalizer(0.0, constant)}
+
+
+def _fitted(rescaling: str, labels: TrainingLabels) -> float:
+    if rescaling == "auto":
+        return rescaling_constant(labels.max_abs_label)
+    if labels.mean_abs_force == 0:
+        raise InputError("task.label_rescaling is mean_force, and all forces are 0: choose a number, or none")
+    return labels.mean_abs_force
 
 
 def float64_normalizer(mean: float, constant: float) -> Normalizer:

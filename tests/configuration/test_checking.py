@@ -107,10 +107,14 @@ MISTAKES = [
     (
         "task.label_rescaling",
         1e300,
-        "task.label_rescaling is 1e+300; it must be auto or none or a number of at most 1e+30",
+        "task.label_rescaling is 1e+300; it must be auto, mean_force or none or a number of at most 1e+30",
     ),
-    ("task.label_rescaling", -1, "task.label_rescaling is -1; it must be auto or none or a number of at least 1e-30"),
-    ("task.label_rescaling", "many", "task.label_rescaling is 'many'; it must be auto or none or a number"),
+    (
+        "task.label_rescaling",
+        -1,
+        "task.label_rescaling is -1; it must be auto, mean_force or none or a number of at least 1e-30",
+    ),
+    ("task.label_rescaling", "many", "task.label_rescaling is 'many'; it must be auto, mean_force or none or a number"),
     ("task.reference_energy", "median", "task.reference_energy is 'median'; it must be none, mean or element"),
     ("task.trainer", 1, f"config key task.trainer is unknown; known: {', '.join(sorted(Task.model_fields))}"),
     ("model.cutoff", -1, "model.cutoff is -1; it must be a number above 0"),

@@ -20,6 +20,7 @@ import torch
 from ocp_dc.cli import main
 from ocp_dc.datasets.samples import sample_path
 from ocp_dc.evaluation import evaluate
+from ocp_dc.experiments import definitions, study
 from ocp_dc.experiments.definitions import MD17, Experiment
 from ocp_dc.experiments.plan import CHECKPOINT, LOG, Run
 from ocp_dc.experiments.scales import SCALES
@@ -135,21 +136,38 @@ def test_several_tables_are_planned_at_once_with_the_command_that_submits_them(r
 
 
 def test_models_without_widths_are_left_out_and_named(reproduce):
-    _, printed, _ = reproduce("table1", "--scale", "length", "--molecule", "ethanol", "--dry-run")
-    assert "--scale length has no widths for gemnet_t: left out\n" in printed
+    _, printed, _ = reproduce("table1", "--scale", "quickstart", "--molecule", "ethanol", "--dry-run")
+    assert "--scale quickstart has no widths for cgcnn, dimenetplusplus, forcenet, gemnet_t: left out\n" in printed
+    assert printed.splitlines()[-1] == "2 runs"
+
+
+def test_models_that_take_long_at_a_scale_are_left_out_unless_they_are_asked_for(reproduce):
+    length = ("--scale", "length", "--molecule", "ethanol", "--dry-run")
+    _, printed, _ = reproduce("table1", *length)
+    assert "--scale length takes long with gemnet_t: left out, add --model to have it\n" in printed
     assert printed.splitlines()[-1] == "8 runs"
+    _, printed, _ = reproduce("table1", "--model", "gemnet_t", *length)
+    assert "left out" not in printed
+    assert printed.splitlines()[-1] == "2 runs"
     _, printed, _ = reproduce("table9", "--scale", "length", "--dry-run")
     assert "left out" not in printed
 
 
-def test_recommended_protocol_is_added_and_what_lacks_it_is_named(reproduce):
+def test_recommended_protocol_is_added_and_what_lacks_it_is_named(reproduce, monkeypatch):
     _, printed, _ = reproduce("table1", *SMOKE, "--with-recommended", "--dry-run")
     assert printed.splitlines()[-1] == "19 runs"
     assert "no recommended protocol" not in printed
     assert re.search(r"schnet-irelu-ethanol-50000-b30-s0-recommended +md17/schnet_irelu_recommended +20 ", printed)
     _, printed, _ = reproduce("table2", "--scale", "smoke", "--with-recommended", "--dry-run")
+    assert "no recommended protocol" not in printed
+    assert printed.splitlines()[-1] == "16 runs"
+    for module in (definitions, study):
+        monkeypatch.setattr(
+            module, "recommended_variants", lambda model, collection: ["original"] * (model == "schnet")
+        )
+    _, printed, _ = reproduce("table2", "--scale", "smoke", "--with-recommended", "--dry-run")
     assert "configs/oc22 has no recommended protocol for cgcnn, dimenetplusplus, forcenet\n" in printed
-    assert printed.splitlines()[-1] == "10 runs"
+    assert printed.splitlines()[-1] == "9 runs"
 
 
 def test_table_2_is_planned_with_and_without_periodic_images(reproduce):

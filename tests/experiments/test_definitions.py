@@ -12,6 +12,7 @@ from ocp_dc.config_files import config_file
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import (
     MD17,
+    OC22,
     PAPERS_MODELS,
     TABLES,
     Experiment,
@@ -175,9 +176,11 @@ def test_recommended_protocol_is_added_where_there_are_configs():
         assert load_config(config_file(experiment.config))[0]["task"]["reference_energy"] == "mean"
     on_oc22 = set(experiments_of("table2", with_recommended=True)) - set(experiments_of("table2"))
     assert {experiment.config for experiment in on_oc22} == {
-        "oc22/schnet_recommended",
-        "oc22/schnet_irelu_recommended",
+        f"oc22/{model}{irelu}_recommended" for model in others for irelu in ("", "_irelu")
     }
+    assert {recommended_variants(model, OC22) for model in PAPERS_MODELS} == {("original", "irelu")}
+    for experiment in on_oc22:
+        assert load_config(config_file(experiment.config))[0]["task"]["reference_energy"] == "element"
 
 
 @pytest.mark.parametrize(

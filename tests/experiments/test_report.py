@@ -215,8 +215,8 @@ def test_terminal_table(runs_of_table1, capsys):
 def test_nothing_run_yet(tmp_path, capsys, form):
     assert report(tmp_path, "--format", form) == 0
     assert (
-        "There are no runs yet for table1, table2, table7, table8, table9, fig1, fig2, factors, table3, table4, table5."
-        in capsys.readouterr().out
+        "There are no runs yet for candidates, table1, table2, table7, table8, table9, fig1, fig2, factors, table3, "
+        "table4, table5." in capsys.readouterr().out
     )
     print_table(tmp_path, "table9")
     assert capsys.readouterr().out == "There are no runs yet for table9.\n"

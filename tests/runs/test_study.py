@@ -35,13 +35,16 @@ def tea(tmp_path, monkeypatch, capsys):
 
 def test_it_is_found_beside_the_others(tea):
     assert [study.title for study in studies()] == [
+        "candidates for the recommended protocol",
         "molecules and materials",
         "one factor at a time",
         "tea",
         "physics-informed networks",
     ]
     assert study_of("tea").title == "tea"
-    with pytest.raises(InputError, match=r"target coffee is unknown; choose from table1, .*, tea, table3, "):
+    with pytest.raises(
+        InputError, match=r"target coffee is unknown; choose from candidates, table1, .*, tea, table3, "
+    ):
         study_of("coffee")
 
 
@@ -82,8 +85,8 @@ def test_two_runs_of_which_one_is_killed_resumed_and_reported(tea, tmp_path):
     assert "Temperature (°C) over bitterness (IBU): ours, and the paper's records in parentheses." in text
     assert "Directions that agree with the paper's: 0 of 1 for the temperature, 0 of 0 for the bitterness." in text
     assert (
-        "There are no runs yet for table1, table2, table7, table8, table9, fig1, fig2, factors, table3, table4, table5."
-        in text
+        "There are no runs yet for candidates, table1, table2, table7, table8, table9, fig1, fig2, factors, table3, "
+        "table4, table5." in text
     )
     assert tea("report", "out", "--format", "csv", "--target", "tea")[0] == 0
     header, first, *_ = (tmp_path / "out" / "report.csv").read_text().splitlines()

@@ -119,6 +119,16 @@ def test_auto_rescaling_after_the_reference_energy(train_arguments, tmp_path):
     assert load(only_checkpoint(tmp_path))["normalizers"]["forces"]["rmsd"].item() == 1e3
 
 
+def test_rescaling_by_the_mean_force(train_arguments, tmp_path, sample_data):
+    overrides = ("--optim.max_epochs=1", "--task.label_rescaling=mean_force", "--task.reference_energy=mean")
+    train(train_arguments("schnet_dc", *overrides))
+    labels = json.loads((sample_data / "train" / "manifest.json").read_text())["labels"]
+    normalizers = load(only_checkpoint(tmp_path))["normalizers"]
+    for target in ("energy", "forces"):
+        assert normalizers[target]["rmsd"].item() == pytest.approx(labels["mean_abs_force"], rel=1e-12)
+    assert normalizers["energy"]["mean"].item() == pytest.approx(labels["energy_mean"], rel=1e-12)
+
+
 @pytest.mark.parametrize("reference", ["mean", "element"])
 def test_reference_energy_in_checkpoint_and_predictions(train_arguments, tmp_path, sample_data, reference):
     train(train_arguments("schnet_irelu_recommended", "--optim.max_epochs=2", f"--task.reference_energy={reference}"))
@@ -153,6 +163,16 @@ def test_cosine_schedule_ends_at_zero(train_arguments, tmp_path):
     expected = [1e-3 * 0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)]
     np.testing.assert_allclose(rates, expected, rtol=1e-9)
     assert load(only_checkpoint(tmp_path))["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def test_one_cycle_warms_up_to_the_configs_rate_and_ends_with_the_run(train_arguments, tmp_path):
+    cycle = ("--optim.scheduler=OneCycleLR", "--optim.pct_start=0.3", "--optim.cycle_momentum=False")
+    train(train_arguments("schnet_recommended", "--optim.max_epochs=2", *cycle))
+    rates = [record["lr"] for record in read_log(tmp_path, "train")]
+    # torch's: from a 25th of it, to a 250,000th
+    assert rates[0] == pytest.approx(1e-3 / 25)
+    assert (max(rates), rates.index(max(rates))) == (pytest.approx(1e-3), 2)
+    assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4)
 
 
 def test_squared_loss_from_the_config(train_arguments, tmp_path):

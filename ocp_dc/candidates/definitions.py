@@ -1,0 +1,180 @@
+"""The candidates as data, and the runs that compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ocp_dc.config_files import config_file, has_config
+from ocp_dc.experiments.definitions import MD17, MODELS, OC22, Collection, changed_losses, check_known, collection_of
+from ocp_dc.experiments.plan import IDENTITY, Run
+from ocp_dc.experiments.scales import SMOKE, Scale
+from ocp_dc.factors.definitions import ACTIVATION
+
+COLLECTIONS = {collection.name: collection for collection in (MD17, OC22)}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A config of a model, and what is changed in it.
+
+    Attributes:
+        title: what it is, for readers.
+        overrides: arguments of `ocp-dc train`.
+        activation: in the places where the paper's method has IReLU; None for the config's.
+        losses: other settings of the loss, by target.
+        config: follows the model in the config's name.
+        models: that it is for.
+    """
+
+    title: str
+    overrides: tuple[str, ...] = ()
+    activation: str | None = None
+    losses: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    config: str = "_recommended"
+    models: tuple[str, ...] = tuple(MODELS)
+
+
+# what all others are held against
+RECOMMENDED = "recommended"
+INTEGRATED = tuple(name for name in ACTIVATION if name not in ("original", "silu"))
+CANDIDATES = {
+    "baseline": Candidate("the paper's baseline", config=""),
+    "method": Candidate("the paper's method", config="_dc"),
+    RECOMMENDED: Candidate("the recommended config as it is"),
+    **{name: Candidate(ACTIVATION[name], activation=name) for name in INTEGRATED},
+    # the other models' own is SiLU
+    "silu": Candidate(ACTIVATION["silu"], activation="silu", models=("schnet", "cgcnn", "gemnet_t")),
+    "mean_force": Candidate("labels divided by the mean force", ("--task.label_rescaling=mean_force",)),
+    "ema_0.99": Candidate("average of weights, decay 0.99", ("--optim.ema_decay=0.99",)),
+    "ema_0.999": Candidate("average of weights, decay 0.999", ("--optim.ema_decay=0.999",)),
+    "clip_10": Candidate("gradients clipped at 10", ("--optim.clip_grad_norm=10",)),
+    "warm_up": Candidate(
+        "5 % of the steps to warm up, then the cosine",
+        ("--optim.scheduler=OneCycleLR", "--optim.pct_start=0.05", "--optim.cycle_momentum=False"),
+    ),
+    "plateau": Candidate(
+        "rate halved when the force error on the validation set has not fallen in 4 epochs",
+        ("--optim.scheduler=ReduceLROnPlateau", "--optim.mode=min", "--optim.factor=0.5", "--optim.patience=3"),
+    ),
+    "adamw": Candidate("AdamW, weight decay 0.01", ("--optim.optimizer=AdamW", "--optim.weight_decay=0.01")),
+    "amsgrad": Candidate("AMSGrad", ("--optim.optimizer_params.amsgrad=True",)),
+    "rate_0.0003": Candidate("learning rate 3e-4", ("--optim.lr_initial=3.0e-4",)),
+    "rate_0.003": Candidate("learning rate 3e-3", ("--optim.lr_initial=3.0e-3",)),
+    "beta_10": Candidate("β = 10", losses={"forces": {"coefficient": 10}}),
+    "beta_100": Candidate("β = 100", losses={"forces": {"coefficient": 100}}),
+    "squared": Candidate("squared errors", losses={target: {"fn": "mse"} for target in ("energy", "forces")}),
+    "vectors": Candidate("lengths of the forces' errors", losses={"forces": {"fn": "l2mae"}}),
+    "batch_norm": Candidate("with BatchNorm", ("--model.denormalize=none",), models=("cgcnn", "forcenet")),
+    "no_norm": Candidate("without LayerNorm too", ("--model.denormalize=all",), models=("cgcnn",)),
+    "not_conservative": Candidate(
+        "angles detached from positions", ("--model.conservative=False",), models=("dimenetplusplus",)
+    ),
+}
+
+# what the embedded samples have
+_IN_ONE_PROCESS = {"width": "medium", "settings": ("--optim.num_workers=0",)}
+SCALES = {
+    ("small", MD17): Scale("small", 800, 100, 100, 20, **_IN_ONE_PROCESS),
+    ("small", OC22): Scale("small", 320, 40, 40, 20, **_IN_ONE_PROCESS),
+    ("smoke", MD17): SMOKE,
+    ("smoke", OC22): SMOKE,
+}
+
+
+@dataclass(frozen=True)
+class CandidateExperiment:
+    """A model trained as a candidate says.
+
+    Attributes:
+        candidate: of :data:`CANDIDATES`.
+        model: of ``MODELS``.
+        molecule: of ``COLUMNS``.
+        seed: of the weights and of the order of the training conformations.
+    """
+
+    candidate: str
+    model: str
+    molecule: str
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """A unique folder name, such as ``candidates-schnet-ethanol-clip_10-s0``."""
+        return f"candidates-{self.model}-{self.molecule}-{self.candidate}-s{self.seed}"
+
+    @property
+    def cell(self) -> str:
+        """What runs share that differ in nothing but their seed: the name of the one with seed 0."""
+        return replace(self, seed=0).id
+
+    @classmethod
+    def of_id(cls, name: str) -> CandidateExperiment:
+        """The one of that id."""
+        _, model, molecule, candidate, seed = name.split("-")
+        return cls(candidate, model, molecule, int(seed.removeprefix("s")))
+
+    @property
+    def collection(self) -> Collection:
+        return collection_of(self.molecule)
+
+    @property
+    def train_size(self) -> int:
+        return self.collection.size
+
+    @property
+    def config(self) -> str:
+        return f"{self.collection.name}/{self.model}{CANDIDATES[self.candidate].config}"
+
+    def arguments(self, config: Mapping, epoch_steps: int) -> list[str]:
+        """What is changed in its config, and nothing else."""
+        candidate = CANDIDATES[self.candidate]
+        # the same network, of which activations can be replaced
+        replaced = [f"--model.name={self.model}_irelu", f"--model.activation={candidate.activation}"]
+        return [
+            *(replaced if candidate.activation else []),
+            *candidate.overrides,
+            *(changed_losses(config["loss_functions"], **candidate.losses) if candidate.losses else []),
+        ]
+
+
+class CandidateRun(Run):
+    """It is tested on validation data too, and of no use once its config, or what is changed in it, is another."""
+
+    work = "ocp_dc.candidates.training:train_validate_and_test"
+    identity = (*IDENTITY, "overrides", "config_sha256")
+
+    @property
+    def settings(self) -> str:
+        return " ".join([self.experiment.config, *(f'"{word}"' if " " in word else word for word in self.overrides)])
+
+
+def experiments_of(
+    molecule: str, seeds: int, models: Sequence[str] | None = None, candidates: Sequence[str] | None = None
+) -> Iterator[CandidateExperiment]:
+    """Seed by seed, model by model: the recommended protocol, and the candidates that are for the model.
+
+    Args:
+        molecule: of ``COLUMNS``.
+        models: only these; None for all that have a recommended config.
+        candidates: only these; None for all.
+
+    Raises:
+        InputError: one is unknown, or a model that was asked for has no recommended config.
+    """
+    check_known("--model", models, MODELS)
+    check_known("--candidate", candidates, CANDIDATES)
+    recommended = {model: CandidateExperiment(RECOMMENDED, model, molecule).config for model in models or MODELS}
+    if models:
+        for config in recommended.values():
+            config_file(config)
+    for seed in range(seeds):
+        for model in (model for model, config in recommended.items() if has_config(config)):
+            for name, candidate in CANDIDATES.items():
+                if model in candidate.models and name in (RECOMMENDED, *(candidates or CANDIDATES)):
+                    yield CandidateExperiment(name, model, molecule, seed)
+
+
+def on_validation(quantity: str) -> str:
+    """The name that a quantity has where it is taken on the validation set."""
+    return f"validation {quantity}"

@@ -232,16 +232,21 @@ class _Measured:
 
 
 class _Chosen:
-    """A pytest plugin: these tests, in this order."""
+    """A pytest plugin: these tests, in this order; before them those that stand for one that there is no longer."""
 
     def __init__(self, tests: list[str]) -> None:
         self.order = {test: place for place, test in enumerate(tests)}
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
-        items[:] = sorted(
-            (item for item in items if item.nodeid in self.order), key=lambda item: self.order[item.nodeid]
-        )
+        gone = {_function(test) for test in self.order.keys() - {item.nodeid for item in items}}
+        found = [item for item in items if item.nodeid in self.order or _function(item.nodeid) in gone]
+        items[:] = sorted(found, key=lambda item: self.order.get(item.nodeid, -1))
+
+
+def _function(test: str) -> str:
+    """Of a test, without its parameters."""
+    return test.partition("[")[0]
 
 
 def run_tests(tests: list[str], plugin: object) -> int:

@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 import torch.optim.lr_scheduler
 from fairchem.core.common.registry import registry
+from fairchem.core.modules import evaluator
 from pydantic import ValidationError
 
 import ocp_dc.trainers  # noqa: F401  registers the models
@@ -26,6 +27,8 @@ from ocp_dc.configuration.schema import (
 )
 from ocp_dc.errors import InputError
 from ocp_dc.trainers.config_keys import _constructor_settings
+
+METRICS = get_args(Metric)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,11 @@ def test_the_keys_of_models_are_those_of_their_constructors(name):
     # what DimeNet++'s outer class does not hand on
     unused = {"act", "out_channels"} if "dimenet" in name else set()
     assert MODELS[name].model_fields.keys() - {"name"} == settings - unused
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_names_of_metrics_are_those_of_fairchem(name):
+    assert getattr(evaluator, name).__module__ == evaluator.__name__
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULERS.keys() - {"Null", "LambdaLR"}))
@@ -98,7 +106,6 @@ def test_true_and_false_of_the_command_line_are_flags(sound):
     assert checked["outputs"]["forces"]["eval_on_free_atoms"] is True
 
 
-METRICS = get_args(Metric)
 # key, value, what is said, and of which key where that is another
 MISTAKES = [
     ("optim.batch_size", 0, "optim.batch_size is 0; it must be a number of at least 1"),
@@ -301,6 +308,12 @@ def test_predicting_takes_a_checkpoint(sound):
     [
         ("evaluation_metrics", {"metrics": {"energy": ["mae"]}}),
         ("evaluation_metrics", {"primary_metric": "energy_mae"}),
+        ("optim", {"scheduler": "LambdaLR", "lr_gamma": 0.5, "lr_milestones": [5], "lr_initial": 0.5, "max_epochs": 1}),
+        ("logger", {"name": "tensorboard"}),
+        ("logger", {"name": "wandb", "project": "water"}),
+        ("mode", "run-relaxations"),
+        ("distributed_backend", "gloo"),
+        ("distributed_backend", "nccl"),
         ("seed", 0),
         ("seed", 2**32 - 1),
         ("slurm", {"mem-per-cpu": "2G", "mem_per_gpu": "20G"}),

@@ -8,7 +8,7 @@ from ase.build import bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal
 from fairchem.core.common.utils import radius_graph_pbc
-from molecules import CRYSTALS, MOLECULES, SLAB, THIN, TRICLINIC, WIRE, batch_of
+from molecules import CRYSTALS, MOLECULES, SLAB, THIN, TRICLINIC, WIRE, batch_of, structure
 from small_models import SCHNET
 from torch_geometric.data import Batch, Data
 
@@ -254,18 +254,36 @@ class TestGraphOfAModel:
         assert torch.equal(graph.edge_index, expected.edge_index)
         assert graph.cell_offsets.any()
 
-    def test_one_structure_at_a_time(self):
-        batch = batch_of(TRICLINIC, SLAB, WIRE, THIN)
+    def test_one_structure_at_a_time(self, monkeypatch):
+        batch, at_once = batch_of(TRICLINIC, SLAB, WIRE, THIN), []
+        monkeypatch.setattr(
+            edges, "periodic_edges", lambda *given: at_once.append(len(given[3])) or periodic_edges(*given)
+        )
         together, single = (
             SCHNET.build(use_pbc=True, use_pbc_single=each).generate_graph(batch) for each in (False, True)
         )
         assert edges_of(single.edge_index, single.cell_offsets) == edges_of(together.edge_index, together.cell_offsets)
         assert torch.equal(single.neighbors, together.neighbors)
+        assert at_once == [4, 1, 1, 1, 1]
+
+    def test_stored_edges_are_taken_as_they_are(self):
+        model, batch = SCHNET.build(use_pbc=True, otf_graph=False), batch_of(TRICLINIC)
+        batch.edge_index, batch.cell_offsets = torch.tensor([[0], [1]]), torch.tensor([[0.0, 0, 1]])
+        graph = model.generate_graph(batch)
+        assert torch.equal(graph.edge_index, batch.edge_index)
+        assert torch.equal(graph.cell_offsets, batch.cell_offsets)
+        for name in ("edge_index", "cell_offsets"):
+            lacking = batch.clone()
+            del lacking[name]
+            with pytest.raises(InputError, match=r"set model.otf_graph to True"):
+                model.generate_graph(lacking)
 
     def test_vectors_are_those_to_the_images(self):
-        batch = batch_of(TRICLINIC, SLAB, WIRE)
+        # the last one has no edges
+        batch = batch_of(TRICLINIC, SLAB, WIRE, structure(torch.zeros(1, 3), torch.tensor([8])))
         graph = SCHNET.build(use_pbc=True).generate_graph(batch)
         sender, receiver = graph.edge_index
+        assert graph.neighbors.tolist() == batch.batch[receiver].bincount(minlength=4).tolist()
         displaced = torch.einsum("en,enx->ex", graph.cell_offsets.double(), batch.cell.double()[batch.batch[receiver]])
         torch.testing.assert_close(graph.offset_distances, displaced)
         torch.testing.assert_close(graph.edge_distance_vec, batch.pos[sender] + displaced - batch.pos[receiver])
@@ -291,10 +309,6 @@ class TestGraphOfAModel:
         assert reverse.dtype == batch.pos.dtype
         assert len(reverse) + reverse.sum() == every.edge_index.shape[1]
         assert 0 < reverse.sum() < len(reverse)
-
-    def test_no_edges_to_read(self):
-        with pytest.raises(InputError, match=r"set model.otf_graph to True"):
-            SCHNET.build(use_pbc=True, otf_graph=False).generate_graph(batch_of(*CRYSTALS))
 
 
 class TestOneOfEachPair:

@@ -89,7 +89,7 @@ class Optim(Section):
     """The optimizer, its rate, and the length of training. Keys of ``scheduler`` come beside these."""
 
     # keys of the scheduler are looked up in SCHEDULERS
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow")
 
     batch_size: Count | None = Field(None, description="conformations in a step, of each process")
     eval_batch_size: Count | None = Field(None, description="default: as many as are fast")

@@ -6,14 +6,29 @@ from typing import get_args
 import pytest
 import torch.optim.lr_scheduler
 from fairchem.core.common.registry import registry
+from fairchem.core.modules import evaluator
+from pydantic import ValidationError
 
 import ocp_dc.trainers  # noqa: F401  registers the models
 from ocp_dc.config_files import config_file, config_names
 from ocp_dc.configuration.checking import check_config, check_sections
 from ocp_dc.configuration.reading import read_config
-from ocp_dc.configuration.schema import MODELS, OF_ALL_SCHEDULERS, SCHEDULERS, TRAINERS, Dataset, Metric, Optim, Task
+from ocp_dc.configuration.schema import (
+    MODELS,
+    NAMED_SECTIONS,
+    OF_ALL_SCHEDULERS,
+    SCHEDULERS,
+    SECTIONS,
+    TRAINERS,
+    Dataset,
+    Metric,
+    Optim,
+    Task,
+)
 from ocp_dc.errors import InputError
 from ocp_dc.trainers.config_keys import _constructor_settings
+
+METRICS = get_args(Metric)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +65,29 @@ def test_the_keys_of_models_are_those_of_their_constructors(name):
     assert MODELS[name].model_fields.keys() - {"name"} == settings - unused
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_the_names_of_metrics_are_those_of_fairchem(name):
+    assert getattr(evaluator, name).__module__ == evaluator.__name__
+
+
 @pytest.mark.parametrize("name", sorted(SCHEDULERS.keys() - {"Null", "LambdaLR"}))
 def test_the_keys_of_schedulers_are_those_of_torch(name):
     scheduler = getattr(torch.optim.lr_scheduler, name)
     taken = set(scheduler.__init__.__code__.co_varnames[: scheduler.__init__.__code__.co_argcount])
     assert SCHEDULERS[name] == taken - {"self", "optimizer", "scale_fn"} - OF_ALL_SCHEDULERS
+
+
+@pytest.mark.parametrize(
+    "section", {*SECTIONS.values(), *NAMED_SECTIONS.values(), *MODELS.values()}, ids=lambda section: section.__name__
+)
+def test_what_may_be_left_out_may_be_null(section):
+    refused = set()
+    for name in section.model_fields:
+        try:
+            section.model_validate({name: None})
+        except ValidationError as error:
+            refused |= {name for problem in error.errors() if problem["loc"][0] == name}
+    assert refused == {name for name, field in section.model_fields.items() if field.is_required()} - {"run_dir"}
 
 
 def test_numbers_that_yaml_takes_for_text_are_numbers(sound):
@@ -73,13 +106,13 @@ def test_true_and_false_of_the_command_line_are_flags(sound):
     assert checked["outputs"]["forces"]["eval_on_free_atoms"] is True
 
 
-METRICS = get_args(Metric)
 # key, value, what is said, and of which key where that is another
 MISTAKES = [
     ("optim.batch_size", 0, "optim.batch_size is 0; it must be a number of at least 1"),
     ("optim.batch_size", 2.5, "optim.batch_size is 2.5; it must be a whole number"),
     ("optim.batch_size", True, "optim.batch_size is True; it must be a whole number"),
     ("optim.batch_size", "many", "optim.batch_size is 'many'; it must be a whole number"),
+    ("optim.batch_size", float("inf"), "optim.batch_size is inf; it must be a whole number"),
     ("optim.max_epochs", -3, "optim.max_epochs is -3; it must be a number of at least 1"),
     ("optim.max_epochs", "many", "optim.max_epochs is 'many'; it must be a whole number"),
     ("optim.max_epochs", ..., "optim.max_epochs is missing"),
@@ -94,6 +127,7 @@ MISTAKES = [
     ("optim.eval_every", 0, "optim.eval_every is 0; it must be a number of at least 1"),
     ("optim.num_workers", -2, "optim.num_workers is -2; it must be a number of at least 0"),
     ("optim.weight_decay", -0.1, "optim.weight_decay is -0.1; it must be a number of at least 0"),
+    ("optim.weight_decay", float("inf"), "optim.weight_decay is inf; it must be a finite number"),
     (
         "optim.optimizer",
         "Adamm",
@@ -206,6 +240,8 @@ MISTAKES = [
     ),
     ("optm", {"batch_size": 3}, "config key optm is unknown; did you mean optim?"),
     ("lr_initial", 3, "config key lr_initial is unknown; did you mean optim.lr_initial?"),
+    ("seed", -1, "seed is -1; it must be a number of at least 0"),
+    ("seed", 2**32, "seed is 4294967296; it must be a number below 4294967296"),
     ("seed", 10**30, "seed is 1000000000000000000000000000000; it must be a number below 4294967296"),
 ]
 
@@ -276,6 +312,14 @@ def test_predicting_takes_a_checkpoint(sound):
     [
         ("evaluation_metrics", {"metrics": {"energy": ["mae"]}}),
         ("evaluation_metrics", {"primary_metric": "energy_mae"}),
+        ("optim", {"scheduler": "LambdaLR", "lr_gamma": 0.5, "lr_milestones": [5], "lr_initial": 0.5, "max_epochs": 1}),
+        ("logger", {"name": "tensorboard"}),
+        ("logger", {"name": "wandb", "project": "water"}),
+        ("mode", "run-relaxations"),
+        ("distributed_backend", "gloo"),
+        ("distributed_backend", "nccl"),
+        ("seed", 0),
+        ("seed", 2**32 - 1),
         ("slurm", {"mem-per-cpu": "2G", "mem_per_gpu": "20G"}),
         ("optim", {"scheduler": "StepLR", "step_size": 3, "last_epoch": 5, "lr_initial": 0.5, "max_epochs": 1}),
     ],

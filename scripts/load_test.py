@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Works through large amounts, and looks at memory and open files while they last.
 
-    python scripts/load_test.py OUT                                     # all; an hour of CPU, 5 GB of disk
+    python scripts/load_test.py OUT                                     # all; 20 minutes of CPU, 3 GB of disk
     python scripts/load_test.py OUT --jobs train simulate --share 0.01  # two of them, with a hundredth of the amounts
 
 A line for each command: seconds, CPU seconds, and the most memory of all its processes, without that of files (told

@@ -126,6 +126,8 @@ def _problems(errors: Sequence[ErrorDetails], settings: Any, prefix: str, known:
     for error in errors:
         by_key.setdefault(_own_part(error, settings), []).append(error)
     for path, of_key in by_key.items():
+        if any(other != path and other[: len(path)] == path for other in by_key):
+            continue  # it is none of the other kinds that it may be of; what is wrong is inside
         key = prefix + ".".join(map(str, path))
         kinds = {error["type"] for error in of_key}
         if "missing" in kinds:

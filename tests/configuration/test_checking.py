@@ -21,6 +21,7 @@ from ocp_dc.configuration.schema import (
     SECTIONS,
     TRAINERS,
     Dataset,
+    LossTerm,
     Metric,
     Optim,
     Task,
@@ -174,6 +175,11 @@ MISTAKES = [
         {"fn": "mae", "coefficient": 1},
         "loss_functions.0.enrgy: enrgy is none of outputs, which are energy, forces",
     ),
+    (
+        "loss_functions.0.energy.weight",
+        1,
+        f"config key loss_functions.0.energy.weight is unknown; known: {', '.join(sorted(LossTerm.model_fields))}",
+    ),
     ("loss_functions", ..., "loss_functions is missing"),
     ("loss_functions", {"energy": {}}, "loss_functions is {'energy': {}}; it must be a list"),
     (
@@ -228,6 +234,12 @@ MISTAKES = [
     ("slurm.partitoin", "gpu", "config key slurm.partitoin is unknown; did you mean partition?"),
     ("logger", ..., "logger is missing: set it to tensorboard, or to wandb where that is installed"),
     ("logger", "tensorbored", "logger is 'tensorbored'; it must be tensorboard or wandb or a mapping of keys"),
+    (
+        "logger",
+        {"name": "wandb", "projct": "water"},
+        "config key logger.projct is unknown; did you mean project?",
+        "logger.projct",
+    ),
     (
         "trainer",
         ...,

@@ -79,7 +79,9 @@ def test_the_keys_of_schedulers_are_those_of_torch(name):
 
 
 @pytest.mark.parametrize(
-    "section", {*SECTIONS.values(), *NAMED_SECTIONS.values(), *MODELS.values()}, ids=lambda section: section.__name__
+    "section",
+    dict.fromkeys([*SECTIONS.values(), *NAMED_SECTIONS.values(), *MODELS.values()]),
+    ids=lambda section: section.__name__,
 )
 def test_what_may_be_left_out_may_be_null(section):
     refused = set()

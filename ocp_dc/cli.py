@@ -158,6 +158,8 @@ def _run(arguments: list[str]) -> int:
 
 def _report(error: BaseException) -> int:
     """Says in a line what ended a command; the exit status."""
+    # what failed because of an interrupt, such as a loader whose workers were ended too, is no cause
+    error = next((each for each in _contexts(error) if isinstance(each, KeyboardInterrupt)), error)
     if isinstance(error, BrokenPipeError):
         _discard_output()
         return NOBODY_READS
@@ -183,12 +185,19 @@ def _report(error: BaseException) -> int:
     return status
 
 
-def _is_of_descriptors(error: BaseException | None) -> bool:
-    """Whether it was raised, or what it was raised from, since no more files could be opened."""
-    return error is not None and (
-        (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE))
-        or any(words in str(error) for words in NO_DESCRIPTORS)
-        or _is_of_descriptors(error.__cause__)
+def _contexts(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, that in the handling of which it was raised, and so on."""
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+def _is_of_descriptors(error: BaseException) -> bool:
+    """Whether it was raised since no more files could be opened."""
+    return any(
+        (isinstance(each, OSError) and each.errno in (errno.EMFILE, errno.ENFILE))
+        or any(words in str(each) for words in NO_DESCRIPTORS)
+        for each in _contexts(error)
     )
 
 

@@ -146,5 +146,10 @@ def write_npz(path: Path, **arrays: object) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a text file, UTF-8, by :func:`replacing`."""
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Writes a file by :func:`replacing`."""
     with replacing(path) as partial:
-        partial.write_text(text, "utf-8")
+        partial.write_bytes(content)

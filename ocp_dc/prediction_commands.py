@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocp_dc.errors import InputError
-from ocp_dc.files import require_writable
+from ocp_dc.files import replace_bytes, require_writable
 from ocp_dc.units import ENERGY_UNITS_IN_EV, energy_factor
 
 if TYPE_CHECKING:
@@ -147,7 +147,6 @@ def _draw(
     import torch
 
     from ocp_dc.evaluation_figures import draw_errors, draw_parity, png
-    from ocp_dc.files import replacing
 
     energies, forces = (
         tuple(torch.cat([getattr(batch, name).flatten() for batch in batches]).numpy() for name in names)
@@ -159,8 +158,7 @@ def _draw(
         histograms: draw_errors(title, errors.energy, errors.force, errors.largest_force, energy_unit),
     }
     for path, figure in figures.items():
-        with replacing(path) as partial:
-            partial.write_bytes(png(figure))
+        replace_bytes(path, png(figure))
 
 
 def format_errors(errors: TestErrors) -> str:

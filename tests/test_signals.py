@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import pytest
 from test_training import launch, only_checkpoint
 
+from ocp_dc import cli
+
 
 @contextmanager
 def heeded(number):
@@ -45,3 +47,16 @@ def test_nohup_is_left_alone():
         "with _ended_by_signals():\n    signal.raise_signal(signal.SIGHUP)\nprint('alive')"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "alive\n"
+
+
+def test_what_fails_because_of_a_signal_is_no_cause(monkeypatch, capsys):
+    def run(_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError("a loader's worker was ended too") from None
+
+    monkeypatch.setattr(cli, "_run", run)
+    with heeded(signal.SIGTERM):
+        assert cli.main([]) == 143
+    assert capsys.readouterr().err == "ocp-dc: ended by SIGTERM\n"

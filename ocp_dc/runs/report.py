@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ocp_dc import __version__
 from ocp_dc.errors import InputError
-from ocp_dc.files import replace_text, require_writable
+from ocp_dc.files import replace_bytes, replace_text, require_writable
 from ocp_dc.runs.rendering import Section, to_html, to_markdown, to_text
 from ocp_dc.runs.results import Results, RunResult, read_results
 from ocp_dc.runs.study import Study, study_of
@@ -116,7 +116,7 @@ def _write_sections(
     for file in files:
         require_writable(file, "--to", overwrite)
     for file, png in files.items():
-        file.write_bytes(png)
+        replace_bytes(file, png)
     if form == "md":
         replace_text(to, to_markdown(TITLE, introduction, sections, folder.name))
 

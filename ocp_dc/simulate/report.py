@@ -16,7 +16,7 @@ from ocp_dc.calculator import load
 from ocp_dc.datasets.manifest import sha256_of
 from ocp_dc.datasets.structure_files import Structures, read_structures
 from ocp_dc.errors import InputError
-from ocp_dc.files import replace_text
+from ocp_dc.files import replace_bytes, replace_text
 from ocp_dc.runs.rendering import MISSING, Line, Section, Value, to_markdown, to_text
 from ocp_dc.simulate.figures import pictures
 from ocp_dc.simulate.measuring import Measured, ReplicaMetrics, measure
@@ -200,7 +200,7 @@ def _write(
     replace_text(out / "report.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     shown = pictures(measured, reference)
     for picture in shown:
-        (out / f"{picture.name}.png").write_bytes(picture.png)
+        replace_bytes(out / f"{picture.name}.png", picture.png)
     text = to_markdown(TITLE, [], [section, Section("Figures", pictures=tuple(shown))], ".")
     replace_text(out / "report.md", text)
 

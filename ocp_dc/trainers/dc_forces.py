@@ -32,6 +32,7 @@ from ocp_dc.references import manifests_of, parse_reference_energy
 from ocp_dc.rescaling import parse_label_rescaling
 from ocp_dc.trainers.checkpoints import unused_run_id
 from ocp_dc.trainers.config_keys import check_trainer_config
+from ocp_dc.trainers.descriptors import allow_descriptors
 from ocp_dc.trainers.divergence import find_cause
 from ocp_dc.trainers.labels import common_units, describe_labels, fit_labels
 from ocp_dc.trainers.losses import Loss
@@ -134,6 +135,7 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
             raise InputError(f"dataset: {' '.join(str(error).split())}") from error
         for dataset in (self.train_dataset, self.val_dataset, self.test_dataset):
             watch(dataset)
+        allow_descriptors(filter(None, (self.train_loader, self.val_loader, self.test_loader)))
 
     def get_dataloader(self, dataset: Dataset, sampler: Sampler, workers: int | None = None) -> DataLoader:
         self.collater = partial(collate, **self.collater.keywords)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ocp_dc.errors import InputError
-from ocp_dc.files import replacing
+from ocp_dc.files import replace_bytes
 
 SUFFIX = ".safetensors"
 # in the header of the file
@@ -43,8 +43,7 @@ def write_model(checkpoint: dict[str, Any], weights: dict[str, torch.Tensor], ou
     }
     # each of its own memory, as the format demands
     own = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
-    with replacing(out) as partial:
-        partial.write_bytes(save(own, {KEY: json.dumps(description, default=str)}))
+    replace_bytes(out, save(own, {KEY: json.dumps(description, default=str)}))
 
 
 def _floats(state: dict[str, torch.Tensor]) -> dict[str, Any]:

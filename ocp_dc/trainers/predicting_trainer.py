@@ -38,6 +38,10 @@ class PredictingTrainer(OCPTrainer):
         super().__init__(**settings)
         self.metrics_log = MetricsLog(Path(self.config["cmd"]["logs_dir"]) / "metrics.jsonl")
 
+    def load_logger(self) -> None:
+        with told_where(Path(self.config["cmd"]["logs_dir"])):
+            super().load_logger()
+
     def load_model(self) -> None:
         super().load_model()
         self.traced_predictions = TracedPredictions(self._unwrapped_model)

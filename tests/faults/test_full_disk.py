@@ -11,6 +11,8 @@ import random
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,3 +145,26 @@ def test_a_full_disk(name, times, run, begin):
         assert grown(before, after) if writer.goes_on else after == before, limit
         assert run(writer.words)[0] == 0
         assert contents(out) == expected, limit
+
+
+def test_generating_on_a_full_disk(tmp_path):
+    """In processes of its own: tblite cannot be loaded after PyTorch."""
+    (tmp_path / "water.xyz").write_text("3\n\nO 0 0 0\nH 0 0 0.96\nH 0 0.93 -0.24\n")
+    settings = "--frames 60 --trajectories 2 --interval 1 --equilibrate 1 --jobs 1"
+
+    def generate(out: str, kibibytes: str) -> subprocess.CompletedProcess:
+        command = f"{sys.executable} -m ocp_dc.cli md17 generate water.xyz {out} {settings}"
+        limited = ["bash", "-c", f"ulimit -f {kibibytes}; exec {command}"]
+        return subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert generate("whole.npz", "unlimited").returncode == 0
+    size = (tmp_path / "whole.npz").stat().st_size
+    cut = generate("cut.npz", f"{random.Random(0).randrange(1, size // 1024)}")
+    assert cut.returncode == 2
+    assert re.fullmatch(r"ocp-dc: error: \S+\.npz could not be written: File too large.*", cut.stderr.splitlines()[-1])
+    assert "Traceback" not in cut.stderr
+    assert not (tmp_path / "cut.npz").exists()
+    assert generate("cut.npz", "unlimited").returncode == 0
+    after = contents(tmp_path)
+    assert sorted(after) == ["cut.npz", "water.xyz", "whole.npz"]
+    assert after["cut.npz"] == after["whole.npz"]

@@ -31,7 +31,7 @@ def allow_descriptors(loaders: Iterable[DataLoader]) -> None:
     tensors = max(_tensors_of_batch(loader) for loader in with_workers)
     at_this_end = sum(loader.num_workers * (loader.prefetch_factor * tensors + QUEUES) for loader in with_workers)
     # a worker has what was open when it was forked, and each tensor twice
-    needed = len(os.listdir("/proc/self/fd")) + at_this_end + 4 * tensors + 20
+    needed = len(os.listdir("/dev/fd")) + at_this_end + 4 * tensors + 20
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if needed <= allowed:
         return

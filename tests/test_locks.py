@@ -9,10 +9,16 @@ from ocp_dc.locks import file_lock, is_locked
 
 def test_a_forked_process_does_not_hold_a_lock_of_its_parent(tmp_path):
     forking = multiprocessing.get_context("fork")
-    end = forking.Event()
+    begun, end = forking.Event(), forking.Event()
+
+    def work() -> None:
+        begun.set()
+        end.wait()
+
     with file_lock(tmp_path / "lock"):
-        worker = forking.Process(target=end.wait)
+        worker = forking.Process(target=work)
         worker.start()
+        begun.wait()
         assert is_locked(tmp_path / "lock")
     assert worker.is_alive()
     assert not is_locked(tmp_path / "lock")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocp_dc.configuration.reading import read_config
 from ocp_dc.errors import InputError
 from ocp_dc.runs.running import PATIENCE, run_all
 
@@ -55,6 +54,8 @@ def read_slurm_settings(file: Path | None, **flags: str | float | int | None) ->
 
 
 def _read_section(file: Path) -> dict:
+    from ocp_dc.configuration.reading import read_config
+
     section = read_config(file).content.get("slurm")
     if not isinstance(section, dict):
         raise InputError(f"--slurm-config {file} has no section slurm with keys and values; add it")

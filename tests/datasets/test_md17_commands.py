@@ -94,7 +94,7 @@ def test_inspect_of_nothing_useful(run_command, tmp_path):
         run_command("inspect", tmp_path / "a.lmdb")
 
 
-@pytest.mark.parametrize(("count", "message"), [(3, "no record 0 of the 3"), (0, "holds no records")])
+@pytest.mark.parametrize(("count", "message"), [(3, "announces 3 records, and has 0"), (0, "holds no records")])
 def test_inspect_of_an_lmdb_without_records(run_command, tmp_path, count, message):
     with (
         lmdb.open(str(tmp_path / "b.lmdb"), subdir=False, lock=False) as environment,

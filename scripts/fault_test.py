@@ -60,6 +60,7 @@ SMALL = (
 PARTIAL = ("partial", ".tmp", "previous_data", ".replaced")
 STATE = ("state_dict", "optimizer", "scheduler", "ema", "step", "best_val_metric")
 LONGEST = 1800
+OVER = "over before"
 # in which PyTorch's loaders notice that they have lost their parent
 GRACE = 30
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -336,59 +337,54 @@ def draw_moment(number: int, imports: float, work: float, draw: random.Random) -
     return Moment(importing, draw.uniform(0, imports if importing else work), number % 2 == 1, draw.random() < 0.5)
 
 
-def phase_of(moment: Moment, folder: Path) -> str:
-    return "importing" if moment.importing else "writing" if incomplete(folder) else "at work"
-
-
-def kill_once(
-    job: Job, folder: Path, moment: Moment, number: signal.Signals
-) -> tuple[Running | None, str, Iterator[str]]:
-    """The command, None where it ended before; what it was at; what was wrong when it had ended."""
-    running = Running(job.command(folder), folder, imported=not moment.importing)
-    reached = running.wait_until(lambda: running.cpu_seconds() >= moment.seconds) and (
+def is_reached(moment: Moment, running: Running, folder: Path) -> bool:
+    """Waits for it; False where the command ends before."""
+    return running.wait_until(lambda: running.cpu_seconds() >= moment.seconds) and (
         moment.importing or not moment.writing or running.wait_until(lambda: bool(incomplete(folder)))
     )
-    if not reached:
-        return None, "over before", iter(())
-    phase = phase_of(moment, folder)
-    status = running.end(number, moment.alone)
-    return running, phase, unreadable(folder) if number == signal.SIGKILL else disorder(running, status, number, folder)
 
 
-def disorder(running: Running, status: int, number: signal.Signals, folder: Path) -> Iterator[str]:
+def kill_and_repeat(
+    job: Job, expected: Mapping[str, object], folder: Path, moment: Moment, by: signal.Signals
+) -> tuple[str, list[str]]:
+    """What a command was at when it was killed; what was wrong then, and when it had been begun again and ended."""
+    shutil.rmtree(folder, ignore_errors=True)
+    running = Running(job.command(folder), folder, imported=not moment.importing)
+    if not is_reached(moment, running, folder):
+        return OVER, []
+    phase = "importing" if moment.importing else "writing" if incomplete(folder) else "at work"
+    status = running.end(by, moment.alone)
+    wrong = [*unreadable(folder)]
+    if by != signal.SIGKILL:
+        wrong += disorder(status, by, running.output.read_text(), folder)
+    finish(job.command(folder), folder)
+    if left := running.end_survivors():
+        wrong.append(f"processes are left: {left}")
+    return phase, [*wrong, *compare(job, expected, folder)]
+
+
+def disorder(status: int, by: signal.Signals, said: str, folder: Path) -> Iterator[str]:
     """What is wrong with how a command has ended by a signal that it takes heed of."""
-    said = running.output.read_text()
     # before it takes heed, and after its work
-    if status not in (128 + number, -number, 0) or "Traceback" in said:
+    if status not in (128 + by, -by, 0) or "Traceback" in said:
         yield f"ended with {status}:\n{said[-3000:]}"
     if left := incomplete(folder):
         yield f"is left: {', '.join(left[:5])}"
-    yield from unreadable(folder)
 
 
 def try_kills(job: Job, folder: Path, kills: int, draw: random.Random, by: signal.Signals) -> list[str]:
     """What went wrong, in words."""
-    whole, broken = folder / "whole", folder / "broken"
+    whole = folder / "whole"
     both = finish(job.command(whole), whole, imported=False)
     expected = job.outcome(whole)
     shutil.rmtree(whole)
     work = finish(job.command(whole), whole)
     faults, phases, number = [*compare(job, expected, whole)], Counter(), 0
-    for _ in range(3 * kills):
-        if number == kills:
-            break
-        shutil.rmtree(broken, ignore_errors=True)
+    while number < kills and phases[OVER] < 2 * kills:
         moment = draw_moment(number, both - work, work, draw)
-        killed, phase, found = kill_once(job, broken, moment, by)
+        phase, wrong = kill_and_repeat(job, expected, folder / "broken", moment, by)
         phases[phase] += 1
-        if killed is None:
-            continue
-        number += 1
-        wrong = [*found]
-        finish(job.command(broken), broken)
-        if left := killed.end_survivors():
-            wrong.append(f"processes are left: {left}")
-        wrong += compare(job, expected, broken)
+        number += phase != OVER
         faults += [f"kill {number} ({phase}, {moment}): {fault}" for fault in wrong]
     print(f"  imports {both - work:.1f} s, work {work:.1f} s; {number} kills: {dict(phases)}", flush=True)
     return faults

@@ -39,7 +39,8 @@ def main() -> int:
 
 
 def lines(summary: dict) -> float:
-    return 100 * summary["covered_lines"] / max(summary["num_statements"], 1)
+    statements = summary["num_statements"]
+    return 100 * summary["covered_lines"] / statements if statements else 100.0
 
 
 def missing(numbers: list[int]) -> str:

@@ -52,5 +52,9 @@ def test_too_little(report, tmp_path, capsys):
     assert printed.err == "coverage: less than 92 % of the lines\n"
 
 
+def test_a_file_without_a_line(report):
+    assert report.lines({"covered_lines": 0, "num_statements": 0}) == 100
+
+
 def test_numbers_of_lines(report):
     assert report.missing([3, 7, 8, 9, 11]) == "3, 7-9, 11"

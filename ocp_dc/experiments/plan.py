@@ -135,7 +135,7 @@ class Run:
             f"--dataset.val.src={self.data / 'val'}",
             "--hide_eval_progressbar=True",
             *self.overrides,
-            *self.scale.overrides(self.experiment.model),
+            *self.scale.overrides(self.experiment.model, _config(self.experiment.config)["model"]["name"]),
         ]
 
     def describe(self, manifests: dict[str, Manifest]) -> None:

@@ -159,7 +159,7 @@ def _with_widths(scale: Scale, models: Iterable[str], chosen: bool) -> list[str]
     having = [model for model in models if scale.has_widths(model)]
     lacking = [model for model in models if not scale.has_widths(model)]
     if lacking and (chosen or not having):
-        scale.overrides(lacking[0])
+        scale.widths(lacking[0])
     if lacking:
         print(f"--scale {scale.name} has no widths for {', '.join(lacking)}: left out")
     slow = [model for model in having if model in scale.slow and not chosen]

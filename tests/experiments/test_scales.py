@@ -8,8 +8,10 @@ from fairchem.core.common.utils import load_config
 from ocp_dc.config_files import config_file
 from ocp_dc.experiments.definitions import MD17, OC22, PAPERS_MODELS, Experiment, experiments_of, paper_value
 from ocp_dc.experiments.plan import Run
-from ocp_dc.experiments.scales import SCALES, WIDTHS
+from ocp_dc.experiments.scales import OWN_CLASSES, SCALES, WIDTHS
 from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source
+from ocp_dc.launch import run_fairchem
+from ocp_dc.trainers.metrics_log import read_metrics
 
 SAMPLE_CONFORMATIONS = {MD17: 1_000, OC22: 400}
 
@@ -71,14 +73,13 @@ def test_smaller_widths_narrow_settings_of_the_config(model, width):
         settings = load_config(config_file(f"{collection.name}/{model}"))[0]["model"]
         for key, value in WIDTHS[width].get(model, {}).items():
             assert value < settings[key]
-    assert SCALES["small", MD17].overrides(model) == []
+        assert SCALES["small", MD17].overrides(model, settings["name"]) == []
 
 
 def test_every_model_of_a_table_has_its_smaller_widths():
     for target, scale in (("table1", "smoke"), ("table2", "smoke"), ("table2", "small")):
         for experiment in experiments_of(target):
-            overrides = SCALES[scale, experiment.collection].overrides(experiment.model)
-            assert any(word.startswith("--model.") for word in overrides)
+            assert SCALES[scale, experiment.collection].widths(experiment.model)
 
 
 @pytest.mark.parametrize(
@@ -107,4 +108,21 @@ def test_the_length_of_the_paper_with_small_networks(model, tmp_path):
     assert run.sizes == {"train": 50_000, "val": 6_250, "test": 6_250}
     assert run.steps == 125_000
     overridden = [word.split("=")[0] for word in run.command if word.startswith(("--model.", "--optim."))]
-    assert overridden == ["--optim.num_workers", *(f"--model.{key}" for key in WIDTHS["medium"][model])]
+    own = ("name", "activation", "use_pbc") if model in OWN_CLASSES else ()
+    assert overridden == ["--optim.num_workers", *(f"--model.{key}" for key in (*own, *WIDTHS["medium"][model]))]
+
+
+@pytest.mark.parametrize("model", OWN_CLASSES)
+def test_this_packages_classes_train_as_fairchems(model, train_arguments, tmp_path):
+    """Where a scale has them in their place."""
+    own = planned(Experiment(model, "original", "ethanol"), "length", tmp_path).command
+    own = [word for word in own if word.startswith(("--model.name", "--model.activation", "--model.use_pbc"))]
+    losses = []
+    for folder, changed in (("fairchems", []), ("own", own)):
+        settings = ("--optim.max_epochs=1", "--optim.batch_size=5", *changed)
+        run_fairchem("train", train_arguments(model, *settings, run_dir=tmp_path / folder))
+        (log,) = (tmp_path / folder).glob("logs/tensorboard/*/metrics.jsonl")
+        losses.append([record["loss"] for record in read_metrics(log) if record["split"] == "train"])
+    assert len(own) == 3
+    assert len(losses[0]) == 20
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -39,7 +39,7 @@ TESTS = {
     "edges": ["tests/test_edges.py", "tests/models/test_fixed_edges.py", "tests/test_properties.py"],
     "transforms": ["tests/test_transforms.py"],
     "evaluation": ["tests/test_evaluation.py", "tests/test_prediction_commands.py"],
-    "evaluation_details": ["tests/test_prediction_commands.py"],
+    "evaluation_details": ["tests/test_evaluation_details.py"],
     "configuration.schema": [
         "tests/configuration",
         "tests/test_documentation.py::test_config_keys_are_those_of_the_configs",

@@ -25,9 +25,7 @@ from ocp_dc.experiments.scales import WIDTHS
 
 STOCK_MODELS = ("schnet", "dimenetplusplus", "gemnet_t")
 MODELS = (*STOCK_MODELS, "cgcnn", "forcenet")
-# of each model, the smallest that is of use
-SMALL = {**WIDTHS["medium"], **WIDTHS["small"]}
-SIZES = {"small": SMALL, "medium": WIDTHS["medium"], "narrow": WIDTHS["narrow"], "published": {}}
+SIZES = {**WIDTHS, "published": {}}
 NEVER = 10**9
 
 

@@ -103,14 +103,14 @@ SCALES = {
                 val=6_250,
                 test=6_250,
                 test_batch_size=20,
-                width="medium",
+                width="small",
                 settings=("--optim.num_workers=0",),
                 slow=("gemnet_t",),
                 own_classes=True,
             ),
             # full width, 50 epochs of 40 steps: a molecule of Table 1 in a CPU-day or an hour of GPU
             Scale("small", 800, 100, 100),
-            # what can be seen in minutes, of SchNet
+            # what can be seen in minutes
             Scale(
                 "quickstart",
                 train=800,
@@ -120,6 +120,7 @@ SCALES = {
                 epochs=75,
                 width="small",
                 settings=("--dataset.train.format=md17_packed", "--optim.eval_every=200", "--optim.num_workers=0"),
+                slow=("gemnet_t",),
                 own_classes=True,
             ),
             SMOKE,

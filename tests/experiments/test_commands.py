@@ -20,7 +20,7 @@ import torch
 from ocp_dc.cli import main
 from ocp_dc.datasets.samples import sample_path
 from ocp_dc.evaluation import evaluate
-from ocp_dc.experiments import definitions, study
+from ocp_dc.experiments import definitions, scales, study
 from ocp_dc.experiments.definitions import MD17, Experiment
 from ocp_dc.experiments.plan import CHECKPOINT, LOG, Run
 from ocp_dc.experiments.scales import SCALES
@@ -135,10 +135,15 @@ def test_several_tables_are_planned_at_once_with_the_command_that_submits_them(r
     )
 
 
-def test_models_without_widths_are_left_out_and_named(reproduce):
-    _, printed, _ = reproduce("table1", "--scale", "quickstart", "--molecule", "ethanol", "--dry-run")
+def test_models_without_widths_are_left_out_and_named(reproduce, monkeypatch):
+    monkeypatch.setitem(scales.WIDTHS, "small", {"schnet": {"hidden_channels": 16}})
+    quickstart = ("--scale", "quickstart", "--molecule", "ethanol", "--dry-run")
+    _, printed, _ = reproduce("table1", *quickstart)
     assert "--scale quickstart has no widths for cgcnn, dimenetplusplus, forcenet, gemnet_t: left out\n" in printed
     assert printed.splitlines()[-1] == "2 runs"
+    for asked in (("table1", "--model", "schnet", "cgcnn"), ("table9",)):
+        _, _, refused = reproduce(*asked, *quickstart)
+        assert "--scale quickstart has no widths for cgcnn, only for schnet" in refused
 
 
 def test_models_that_take_long_at_a_scale_are_left_out_unless_they_are_asked_for(reproduce):
@@ -194,11 +199,6 @@ def test_table_2_is_planned_with_and_without_periodic_images(reproduce):
         (("table1", "--out", "a=b"), "cannot read a path with = in it"),
         (("table1", "--jobs", "0"), "--jobs 0: at least one job is needed"),
         (("table1", "--seeds", "0"), "--seeds 0: at least one seed is needed"),
-        (
-            ("table1", "--scale", "quickstart", "--model", "schnet", "cgcnn"),
-            "--scale quickstart has no widths for cgcnn, only for schnet",
-        ),
-        (("table9", "--scale", "quickstart"), "--scale quickstart has no widths for cgcnn, only for schnet"),
         (
             ("table1", "table3"),
             "table1 table3: molecules and materials and physics-informed networks are started apart",

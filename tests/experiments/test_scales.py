@@ -109,7 +109,7 @@ def test_the_length_of_the_paper_with_small_networks(model, tmp_path):
     assert run.steps == 125_000
     overridden = [word.split("=")[0] for word in run.command if word.startswith(("--model.", "--optim."))]
     own = ("name", "activation", "use_pbc") if model in OWN_CLASSES else ()
-    assert overridden == ["--optim.num_workers", *(f"--model.{key}" for key in (*own, *WIDTHS["medium"][model]))]
+    assert overridden == ["--optim.num_workers", *(f"--model.{key}" for key in (*own, *WIDTHS["small"][model]))]
 
 
 @pytest.mark.parametrize("model", OWN_CLASSES)

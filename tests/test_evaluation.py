@@ -59,6 +59,21 @@ def test_efwt_thresholds_are_in_ev():
     assert "kcal/mol/Å" in format_errors(summary)
 
 
+def test_errors_at_the_thresholds_are_within_them():
+    errors = errors_of(np.array([0.02, 0.0]), largest_force=np.array([0.0, 0.03]))
+    assert summarize(errors, "eV").efwt == 1.0
+
+
+def test_conformations_with_an_error_that_is_not_finite():
+    nan, inf = float("nan"), float("inf")
+    errors = errors_of(
+        np.array([0.0, nan, 0, 0, inf]),
+        force=np.array([0.0, 0, inf, 0, 0]),
+        largest_force=np.array([0.0, 0, 0, nan, 0]),
+    )
+    assert errors.not_finite == ["ethanol_1", "ethanol_2", "ethanol_3", "ethanol_4"]
+
+
 def test_unknown_unit():
     with pytest.raises(InputError, match="'furlong' is unknown; known: kcal/mol"):
         summarize(errors_of([0.0]), "furlong")

@@ -72,6 +72,15 @@ def test_a_file_of_molecules_in_a_unit_that_is_given(ethanol_checkpoint, sample_
         evaluate(ethanol_checkpoint, sample_data / "test", cpu=True, energy_unit="eV")
 
 
+def test_a_model_of_stored_edges_finds_those_of_a_file(ethanol_checkpoint, in_kcal, tmp_path):
+    checkpoint = torch.load(ethanol_checkpoint, weights_only=False)
+    assert checkpoint["config"]["model"]["otf_graph"]
+    checkpoint["config"]["model"]["otf_graph"] = False
+    torch.save(checkpoint, tmp_path / "stored.pt")
+    found, stored = (evaluate(path, in_kcal, cpu=True)[0] for path in (ethanol_checkpoint, tmp_path / "stored.pt"))
+    assert stored == found
+
+
 def test_evaluation_and_calculator_agree(ethanol_checkpoint, sample_data):
     frames = list(read_structures(sample_data / "test"))
     _, of_each = evaluate(ethanol_checkpoint, sample_data / "test", len(frames), cpu=True)

@@ -117,7 +117,9 @@ def test_evaluate_from_the_command_line(checkpoint, sample_data, tmp_path, capsy
     assert batched["energy_mae"] == pytest.approx(result["energy_mae"], rel=1e-6)
 
 
-def test_an_lmdb_without_a_manifest_is_taken_to_be_in_ev(checkpoint, sample_data, tmp_path, caplog):
+def test_an_lmdb_without_a_manifest_is_taken_to_be_in_ev_unless_a_unit_is_given(
+    checkpoint, sample_data, tmp_path, caplog
+):
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "data.lmdb").write_bytes((sample_data / "test" / "data.lmdb").read_bytes())
@@ -127,6 +129,13 @@ def test_an_lmdb_without_a_manifest_is_taken_to_be_in_ev(checkpoint, sample_data
     result = json.loads((checkpoint.parent / "result.json").read_text())
     assert result["energy_unit"] == "eV"
     assert result["energy_mae"] == result["energy_mae_eV"]
+
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        stated, _ = evaluate(checkpoint, bare, cpu=True, energy_unit="kcal/mol")
+    assert "has no manifest" not in caplog.text
+    assert stated == evaluate(checkpoint, sample_data / "test", cpu=True)[0]
+    assert "has no manifest" not in caplog.text
 
 
 def _to_ev(record):

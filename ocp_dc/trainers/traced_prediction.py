@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.trainers.traced_graph import scripted, simplify, sources_forgotten
-from ocp_dc.trainers.traced_step import TARGETS, batch_norm_of
+from ocp_dc.trainers.traced_step import OUTPUT_TOLERANCE, TARGETS, batch_norm_of
 
 # to trace takes as long as some hundred predictions save
 CALLS_BEFORE_TRACING = 20
@@ -21,8 +21,6 @@ COMPOSITIONS = ("natoms", "atomic_numbers")
 MOST_COMPOSITIONS = 1000
 # kept, some megabytes each
 MOST_TRACES = 50
-# of the largest value, float32's
-TOLERANCE = 1e-5
 # Å
 MOVED = 0.05
 
@@ -77,7 +75,7 @@ class TracedPredictions:
         moved.pos = moved.pos.detach() + MOVED * torch.arange(batch.pos.numel()).sin().view_as(batch.pos).to(batch.pos)
         usual = self._model(moved.clone())
         for target, value in zip(TARGETS, replay(moved.pos), strict=True):
-            if not (value - usual[target]).abs().max() <= TOLERANCE * usual[target].abs().max():
+            if not (value - usual[target]).abs().max() <= OUTPUT_TOLERANCE * usual[target].abs().max():
                 logging.warning(f"traced predictions differ in {target}: the network is asked each time")
                 return None
         return replay

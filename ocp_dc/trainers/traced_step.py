@@ -25,8 +25,9 @@ TARGETS = ("energy", "forces")
 MOST_TRACES = 8
 # to trace and compare takes about as long as this many steps save
 WORTH_TRACING = 200
-# Of outputs, relative to the largest. Of a parameter's gradient, in the Euclidean norm, and of that of the parameter
-# with the largest. A second derivative of IReLU that rounding has flipped, 0 or 1, shows in a gradient's percent.
+# Of outputs, relative to the largest: forces of a network that has learned total energies, large numbers that cancel,
+# are rounded to 2e-5 of it. Of a parameter's gradient, in the Euclidean norm, and of that of the parameter with the
+# largest. A second derivative of IReLU that rounding has flipped, 0 or 1, shows in a gradient's percent.
 OUTPUT_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE, LARGEST_GRADIENT_TOLERANCE = 1e-2, 1e-6
 

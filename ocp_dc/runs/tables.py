@@ -113,7 +113,7 @@ def table_section(
         rows=tuple(map(_one_column_each, lines) if table.measures_in_columns else lines),
         legend=_legend(table, compared),
         notes=(
-            *([_agreement(table, lines)] if compared and table.published else []),
+            *(_agreement(table, lines) if compared and table.published else []),
             *remarks,
             *([f"Not run yet: {', '.join(not_run)}"] if not_run else []),
             *_misprints(table, run),
@@ -198,12 +198,14 @@ def _shown(table: Table) -> str:
     return f"{shown[0].upper()}{shown[1:]}"
 
 
-def _agreement(table: Table, lines: Sequence[Line]) -> str:
+def _agreement(table: Table, lines: Sequence[Line]) -> list[str]:
+    """A note; none where nothing can be compared yet."""
     counts = []
     for index, measure in enumerate(table.measures):
         marks = [cell[index].agrees for line in lines for cell in line.cells if cell and cell[index].agrees is not None]
-        counts.append(f"{sum(marks)} of {len(marks)} for the {measure.name}")
-    return f"Directions that agree with the paper's: {', '.join(counts)}."
+        if marks:
+            counts.append(f"{sum(marks)} of {len(marks)} for the {measure.name}")
+    return [f"Directions that agree with the paper's: {', '.join(counts)}."] if counts else []
 
 
 def _misprints(table: Table, run: set[str]) -> Iterator[str]:

@@ -38,7 +38,7 @@ TESTS = {
     "rescaling": ["tests/test_rescaling.py", "tests/test_properties.py"],
     "edges": ["tests/test_edges.py", "tests/models/test_fixed_edges.py", "tests/test_properties.py"],
     "transforms": ["tests/test_transforms.py"],
-    "evaluation": ["tests/test_evaluation.py", "tests/test_prediction_commands.py"],
+    "evaluation": ["tests/test_evaluation.py", "tests/test_prediction_commands.py", "tests/test_bad_inputs.py"],
     "evaluation_details": ["tests/test_evaluation_details.py"],
     "configuration.schema": [
         "tests/configuration",

@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import pickle
 from pathlib import Path
 
@@ -241,6 +242,56 @@ def test_fixed_atoms_count_unless_the_config_says_otherwise(train_arguments, sam
     by_hand = (free.forces - free.true_forces).abs().reshape(20, -1).mean(dim=1)
     assert errors_of_free.force == pytest.approx(by_hand.numpy(), rel=1e-5)
     assert (errors_of_free.force != errors_of_all.force).all()
+
+
+def test_structures_without_an_atom_that_counts(ethanol_checkpoint, sample_data, tmp_path):
+    checkpoint = torch.load(ethanol_checkpoint, weights_only=False)
+    checkpoint["config"]["outputs"]["forces"]["eval_on_free_atoms"] = True
+    torch.save(checkpoint, tmp_path / "checkpoint.pt")
+    _rewrite(sample_data / "test", tmp_path, lambda record: record.fixed.fill_(1))
+    (free,) = predict(tmp_path / "checkpoint.pt", tmp_path, 20, cpu=True)
+    assert free.natoms.tolist() == 20 * [0]
+    assert free.forces.shape == (0, 3)
+
+
+def test_the_structure_that_is_refused_is_named(ethanol_checkpoint, sample_data, tmp_path):
+    names = evaluate(ethanol_checkpoint, sample_data / "test", cpu=True)[1].name
+    for key, values in (("y", lambda record: record.y * math.nan), ("force", lambda record: record.force / 0)):
+        bad = tmp_path / key
+        bad.mkdir()
+
+        def spoil(record, key=key, values=values):
+            if names[3] == f"{record.sid}_{record.fid}":
+                record[key] = values(record)
+
+        _rewrite(sample_data / "test", bad, spoil)
+        with pytest.raises(InputError, match=f"structure {names[3]} has NaN or infinite"):
+            evaluate(ethanol_checkpoint, bad, 20, cpu=True)
+
+
+def test_structures_without_names_are_numbered_in_what_refuses_them(ethanol_checkpoint, sample_data, tmp_path):
+    def forget(record):
+        del record.sid, record.fid
+
+    nameless, bad = tmp_path / "nameless", tmp_path / "bad"
+    nameless.mkdir()
+    _rewrite(sample_data / "test", nameless, forget)
+    assert evaluate(ethanol_checkpoint, nameless, cpu=True)[1].name.tolist() == 20 * [""]
+    bad.mkdir()
+    _rewrite(nameless, bad, lambda record: record.y.fill_(math.inf))
+    with pytest.raises(InputError, match="structure 0 has NaN or infinite energy"):
+        evaluate(ethanol_checkpoint, bad, cpu=True)
+
+
+def test_elements_that_were_not_trained_on(ethanol_checkpoint, sample_data, tmp_path):
+    def replace_oxygen(record):
+        record.atomic_numbers[record.atomic_numbers == 8] = 16
+
+    _rewrite(sample_data / "test", tmp_path, replace_oxygen)
+    with pytest.raises(InputError, match=r"structure .*_.* has S, and the model was trained on H, C, O: give"):
+        evaluate(ethanol_checkpoint, tmp_path, cpu=True)
+    _, errors = evaluate(ethanol_checkpoint, tmp_path, cpu=True, any_element=True)
+    assert errors.formula.tolist() == 20 * ["C2H6S"]
 
 
 def _rewrite(source, target, change):

@@ -75,7 +75,7 @@ CANDIDATES = {
 # what the embedded samples have
 _IN_ONE_PROCESS = {"width": "medium", "settings": ("--optim.num_workers=0",)}
 SCALES = {
-    ("small", MD17): Scale("small", 800, 100, 100, 20, **_IN_ONE_PROCESS),
+    ("small", MD17): Scale("small", 800, 100, 100, 20, own_classes=True, **_IN_ONE_PROCESS),
     ("small", OC22): Scale("small", 320, 40, 40, 20, **_IN_ONE_PROCESS),
     ("smoke", MD17): SMOKE,
     ("smoke", OC22): SMOKE,

@@ -126,7 +126,7 @@ class Run:
 
     @property
     def command(self) -> list[str]:
-        """Trains it, from its checkpoint if there is one: the paper's config, the data, and the scale's overrides."""
+        """Trains it, from its checkpoint if there is one: its config, the data, the scale's overrides and its own."""
         return [
             *["ocp-dc", "train", "--config-yml", str(config_file(self.experiment.config))],
             # fairchem continues from the checkpoint of a --timestamp-id that is already there
@@ -134,8 +134,8 @@ class Run:
             f"--dataset.train.src={self.data / 'train'}",
             f"--dataset.val.src={self.data / 'val'}",
             "--hide_eval_progressbar=True",
-            *self.overrides,
             *self.scale.overrides(self.experiment.model, _config(self.experiment.config)["model"]["name"]),
+            *self.overrides,
         ]
 
     def describe(self, manifests: dict[str, Manifest]) -> None:

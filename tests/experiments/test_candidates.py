@@ -113,6 +113,14 @@ def test_it_is_its_config_and_the_planned_overrides_and_nothing_else(experiment,
     assert checked_arguments("train", run.command[2:])
 
 
+@pytest.mark.parametrize(("candidate", "activation"), [("recommended", "original"), ("bounded_irelu", "bounded_irelu")])
+def test_what_a_candidate_changes_comes_after_what_its_scale_does(candidate, activation, tmp_path):
+    experiment = CandidateExperiment(candidate, "schnet", "ethanol")
+    command = planned(experiment, tmp_path).command
+    assert [word for word in command if "activation" in word][-1] == f"--model.activation={activation}"
+    assert {word for word in command if "model.name" in word} == {"--model.name=schnet_irelu"}
+
+
 def test_the_page_names_every_candidate():
     page = (Path(__file__).parents[2] / "docs" / "recommended.md").read_text()
     assert [name for name in CANDIDATES if name != RECOMMENDED and f"`{name}`" not in page] == []

@@ -136,7 +136,14 @@ TRIED = (1, 2, 35, 36, 37, 53, 54, 55, *range(83, 104), MAX_ATOMIC_NUMBER)
 SMALL = {
     "schnet": {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 5},
     "cgcnn": {"atom_embedding_size": 8, "num_graph_conv_layers": 1, "fc_feat_size": 8, "num_gaussians": 5},
-    "dimenetplusplus": {"hidden_channels": 8, "out_emb_channels": 8, "num_blocks": 1, "int_emb_size": 4},
+    "dimenetplusplus": {
+        "hidden_channels": 8,
+        "out_emb_channels": 8,
+        "num_blocks": 1,
+        "int_emb_size": 4,
+        "num_spherical": 2,
+        "num_radial": 2,
+    },
     "forcenet": {"hidden_channels": 8, "decoder_hidden_channels": 8, "num_interactions": 1, "basis": "gauss"},
 }
 

@@ -109,23 +109,11 @@ def test_two_rows_at_smoke_scale(ocp_dc, tmp_path):
 @needs_extra
 @pytest.mark.parametrize("target", ["table4", "table5"])
 def test_other_networks_and_protocols_have_their_rows(ocp_dc, target):
-    arguments = (
-        "--protocol",
-        "corrected",
-        "--network",
-        "tanh",
-        "silu",
-        "--scale",
-        "smoke",
-        "--out",
-        "out",
-        "--jobs",
-        1,
-    )
+    arguments = ("--protocol", "corrected", "--network", "silu", "--scale", "smoke", "--out", "out", "--jobs", 1)
     status, printed, _ = ocp_dc("reproduce", target, *arguments)
     assert status == 0
-    rows = [line.split()[:2] for line in printed.splitlines() if line.startswith("corrected ")]
-    assert ["corrected", "silu"] in rows
+    rows = {tuple(line.split()[:2]) for line in printed.splitlines() if line.startswith("corrected ")}
+    assert ("corrected", "silu") in rows
     assert "Not run yet: as_published" in printed
 
 

@@ -14,7 +14,6 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import ocp_dc
@@ -27,6 +26,7 @@ from ocp_dc.export_command import add_export_command
 from ocp_dc.info import add_info_command
 from ocp_dc.prediction_commands import add_prediction_commands
 from ocp_dc.runs.commands import add_run_commands
+from ocp_dc.signals import EndedBySignal, ended_by_signals
 from ocp_dc.simulate.commands import add_simulation_commands
 from ocp_dc.terminal import printable
 
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         # what destructors cannot do because of an error that is told
         sys.unraisablehook = lambda _: None
     try:
-        with _ended_by_signals():
+        with ended_by_signals():
             status = _run(arguments[1:] if debug else arguments)
         _flush()
         return status
@@ -114,33 +114,6 @@ def _tell_of_thread(ended: threading.ExceptHookArgs) -> None:
     # what a thread could not write is raised again by whoever hands it more
     if not isinstance(ended.exc_value, OSError):
         threading.__excepthook__(ended)
-
-
-class _EndedBySignal(KeyboardInterrupt):
-    """As if interrupted at the terminal: files that are not complete are removed, and locks let go."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {signal.Signals(number).name}")
-        self.status = 128 + number
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """What SLURM or a terminal that is closed sends ends a command as an interrupt does; nohup's choice is kept."""
-
-    def end(number: int, _frame: object) -> None:
-        raise _EndedBySignal(number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _run(arguments: list[str]) -> int:
@@ -164,7 +137,7 @@ def _report(error: BaseException) -> int:
         _discard_output()
         return NOBODY_READS
     what, status = f"error: {error}", 2
-    if isinstance(error, _EndedBySignal):
+    if isinstance(error, EndedBySignal):
         what, status = f"{error}", error.status
     elif isinstance(error, KeyboardInterrupt):
         what, status = "interrupted", 130

@@ -43,8 +43,8 @@ def test_training_ends_in_order(train_arguments, tmp_path, name):
 
 def test_nohup_is_left_alone():
     code = (
-        "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom ocp_dc.cli import _ended_by_signals\n"
-        "with _ended_by_signals():\n    signal.raise_signal(signal.SIGHUP)\nprint('alive')"
+        "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom ocp_dc.signals import ended_by_signals\n"
+        "with ended_by_signals():\n    signal.raise_signal(signal.SIGHUP)\nprint('alive')"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "alive\n"
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -22,6 +23,8 @@ WORKER = (sys.executable, "-m", "ocp_dc.runs.worker")
 POLL_SECONDS = 0.5
 # for which the remains of a preempted job may still hold its run
 PATIENCE = 120.0
+# seconds for workers to end in, of the 30 that SLURM gives
+GRACE = 10.0
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,18 @@ class _Pool:
         return len(self.outcomes) < len(self._folders)
 
     def stop(self) -> None:
-        for worker in self.workers.values():
-            worker.stop()
-        self._bar.close()
+        """Workers end in order, or at once if that takes them long."""
+        workers = self.workers.values()
+        try:
+            for worker in workers:
+                worker.terminate()
+            deadline = time.monotonic() + GRACE
+            for worker in workers:
+                worker.wait(deadline - time.monotonic())
+        finally:
+            for worker in workers:
+                worker.kill()
+            self._bar.close()
 
     def _take_up(self, folder: Path) -> None:
         """Starts a worker if a slot and the run are free, and takes in a result that is there."""
@@ -163,9 +175,17 @@ class _Worker:
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         return Outcome(self.folder, "killed", f"its process ended with {how}, see {self.folder / 'train.log'}")
 
-    def stop(self) -> None:
-        """Ends the process at once: its files are complete at any moment."""
+    def terminate(self) -> None:
         self._bar.close()
+        self._process.terminate()
+
+    def wait(self, seconds: float) -> None:
+        """At most so long."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(seconds, 0))
+
+    def kill(self) -> None:
+        """What has its final name is complete at any moment."""
         self._process.kill()
         self._process.wait()
 

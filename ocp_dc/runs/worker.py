@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ocp_dc.errors import DivergedError, InputError
 from ocp_dc.runs.records import last_logged_step, read_record, write_record
+from ocp_dc.signals import EndedBySignal, ended_by_signals
 
 
 @dataclass(frozen=True)
@@ -84,5 +85,11 @@ def _leave_preemption_to_submitit() -> None:
 if __name__ == "__main__":
     if "SUBMITIT_EXECUTOR" in os.environ:
         _leave_preemption_to_submitit()
-    work(Path(sys.argv[1]))
-    logging.shutdown()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    try:
+        with ended_by_signals():
+            work(Path(sys.argv[1]))
+    except EndedBySignal as ended:
+        sys.exit(ended.status)
+    finally:
+        logging.shutdown()

@@ -27,6 +27,7 @@ BREWING = """
 import json
 import os
 import time
+from ocp_dc.files import replacing
 from ocp_dc.runs.records import last_logged_step
 from ocp_dc.runs.worker import Quantity, Work
 
@@ -34,9 +35,11 @@ def brew(folder, description):
     log = folder / description["log"]
     (folder / "process").write_text(str(os.getpid()))
     for step in range(last_logged_step(log) + 1, description["steps"] + 1):
-        with log.open("a") as file:
-            file.write(json.dumps({"step": step}) + "\\n")
-        time.sleep(0 if step > 3 else 0.1 if (folder.parent / "hurry").exists() else 60)
+        with replacing(folder / "cup") as half_full:
+            half_full.touch()
+            with log.open("a") as file:
+                file.write(json.dumps({"step": step}) + "\\n")
+            time.sleep(0 if step > 3 else 0.1 if (folder.parent / "hurry").exists() else 60)
     return Work({"temperature": Quantity(80.0, "°C"), "bitterness": Quantity(1.0, "IBU")}, seconds=2.0)
 """
 
@@ -75,6 +78,7 @@ def test_sigterm_ends_reproduce_and_its_workers_and_the_same_command_goes_on(sta
     process = start()
     runs = runs_at_work(tmp_path, process)
     workers = [int((run / "process").read_text()) for run in runs]
+    assert len(list(tmp_path.rglob("*partial*"))) == 2
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output

@@ -1,0 +1,35 @@
+"""What SLURM sends, or a terminal that is closed, ends a process as an interrupt does: in order."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class EndedBySignal(KeyboardInterrupt):
+    """As if interrupted at the terminal: files that are not complete are removed, and locks let go."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise :class:`EndedBySignal`; where they are ignored, as nohup has it, they still are."""
+
+    def end(number: int, _frame: object) -> None:
+        raise EndedBySignal(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

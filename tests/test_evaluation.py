@@ -255,7 +255,7 @@ def test_structures_without_an_atom_that_counts(ethanol_checkpoint, sample_data,
 
 
 def test_the_structure_that_is_refused_is_named(ethanol_checkpoint, sample_data, tmp_path):
-    names = evaluate(ethanol_checkpoint, sample_data / "test", cpu=True)[1].name
+    names = evaluate(ethanol_checkpoint, sample_data / "test", batch_size=1, cpu=True)[1].name
     for key, values in (("y", lambda record: record.y * math.nan), ("force", lambda record: record.force / 0)):
         bad = tmp_path / key
         bad.mkdir()

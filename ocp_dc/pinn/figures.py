@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ocp_dc.pinn.equations import EQUATIONS
 from ocp_dc.pinn.protocols import DERIVATIVE, NRMSE
@@ -83,6 +84,7 @@ def _plot_logged(axes: Axes, run: RunResult, key: str, **style) -> None:
 
 def _finish(axes: Axes, label: str, **place) -> None:
     axes.set(xlabel="iteration", ylabel=label, yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7, frameon=False, **place)
 

@@ -40,7 +40,14 @@ PROTOCOLS = {
 }
 # the paper's rows, the baseline first
 NETWORKS = ("tanh", "irelu", "tanh+bn", "irelu+bn")
-LABELS = {"tanh": "tanh", "irelu": "IReLU", "tanh+bn": "tanh + BN", "irelu+bn": "IReLU + BN"}
+# of activations, for readers; others are called by their names
+TITLES = {
+    "irelu": "IReLU",
+    "silu": "SiLU",
+    "integrated_silu": "integrated SiLU",
+    "integrated_elu": "integrated ELU",
+    "integrated_softplus": "integrated softplus",
+}
 CORRECTED_ITERATIONS = {ADVECTION.name: 15_000, CFD.name: 15_000, DIFFUSION_REACTION.name: 5_000}
 
 

@@ -13,11 +13,11 @@ from ocp_dc.errors import InputError
 from ocp_dc.pinn.extra import require_extra
 from ocp_dc.pinn.protocols import (
     AS_PUBLISHED,
-    LABELS,
     NETWORKS,
     PROTOCOLS,
     SCALES,
     TABLES,
+    TITLES,
     PaperTable,
     Scale,
 )
@@ -214,7 +214,8 @@ def _cell(target: str, protocol: str, network: str) -> str:
 
 
 def _label(network: str) -> str:
-    return LABELS.get(network, network)
+    activation, *norm = network.split("+")
+    return " + ".join([TITLES.get(activation, activation), *map(str.upper, norm)])
 
 
 def _rows(target: str, protocol: str, results: Results) -> Iterator[Row]:

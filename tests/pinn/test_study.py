@@ -113,7 +113,7 @@ def test_other_networks_and_protocols_have_their_rows(ocp_dc, target):
     status, printed, _ = ocp_dc("reproduce", target, *arguments)
     assert status == 0
     rows = {tuple(line.split()[:2]) for line in printed.splitlines() if line.startswith("corrected ")}
-    assert ("corrected", "silu") in rows
+    assert ("corrected", "SiLU") in rows
     assert "Not run yet: as_published" in printed
 
 

@@ -419,7 +419,7 @@ def try_fills(job: Job, folder: Path, fills: int, draw: random.Random) -> list[s
             ends[status] += 1
             said = running.output.read_text()
             wrong = [*unreadable(broken)]
-            if status not in (0, 1, 2) or "Traceback" in said or (status and "ocp-dc: error" not in said):
+            if status not in (0, 1, 2) or "Traceback" in said or (status and "error: " not in said):
                 wrong.append(f"ended with {status}:\n{said[-2000:]}")
             subprocess.run(["mount", "-o", "remount,size=1g", str(broken)], check=True)
             finish(job.command(broken), broken)

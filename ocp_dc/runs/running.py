@@ -172,6 +172,9 @@ class _Worker:
     def death(self) -> Outcome:
         """The outcome of an ended process that left no result."""
         status = self._process.returncode
+        if status == os.EX_IOERR:
+            what = "error: its result could not be written, or its description not read; is the disk full?"
+            return Outcome(self.folder, "failed", f"{what} See {self.folder / 'train.log'}")
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         return Outcome(self.folder, "killed", f"its process ended with {how}, see {self.folder / 'train.log'}")
 

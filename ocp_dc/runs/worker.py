@@ -82,14 +82,23 @@ def _leave_preemption_to_submitit() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def main(folder: Path) -> int:
+    """The process's exit status."""
+    try:
+        with ended_by_signals():
+            work(folder)
+    except EndedBySignal as ended:
+        return ended.status
+    except (InputError, OSError) as error:  # those of its work are a result; this is of reading what it is, or of that
+        print(f"ocp-dc: error: {error}", file=sys.stderr)
+        return os.EX_IOERR
+    finally:
+        logging.shutdown()
+    return 0
+
+
 if __name__ == "__main__":
     if "SUBMITIT_EXECUTOR" in os.environ:
         _leave_preemption_to_submitit()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    try:
-        with ended_by_signals():
-            work(Path(sys.argv[1]))
-    except EndedBySignal as ended:
-        sys.exit(ended.status)
-    finally:
-        logging.shutdown()
+    sys.exit(main(Path(sys.argv[1])))

@@ -33,6 +33,8 @@ if status == "killed":
     os.kill(os.getpid(), 9)
 if status == "crashed":
     sys.exit("out of luck")
+if status == "full":
+    sys.exit(os.EX_IOERR)
 partial = folder / "partial"
 partial.write_text(json.dumps(
     {"status": status, "message": None} | ({} if status != "finished" else {"quantities": {
@@ -71,10 +73,11 @@ def statuses(outcomes) -> list[str]:
 
 
 def test_goes_on_past_runs_that_fail_diverge_or_are_killed(tmp_path):
-    folders = make_runs(tmp_path, "killed", "failed", "diverged", "crashed", "finished")
+    folders = make_runs(tmp_path, "killed", "failed", "diverged", "crashed", "finished", "full")
     outcomes = run_all(folders, jobs=2)
     assert [outcome.folder for outcome in outcomes] == folders
-    assert statuses(outcomes) == ["killed", "failed", "diverged", "killed", "finished"]
+    assert statuses(outcomes) == ["killed", "failed", "diverged", "killed", "finished", "failed"]
+    assert "is the disk full?" in outcomes[5].message
     assert "signal 9" in outcomes[0].message
     assert "exit status 1" in outcomes[3].message
     assert (folders[3] / "train.log").read_text() == "out of luck\n"

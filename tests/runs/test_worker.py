@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 
 import pytest
+from faults import size_limit
 
 from ocp_dc.errors import DivergedError, InputError
 from ocp_dc.runs import worker
@@ -84,6 +87,15 @@ def test_being_stopped_leaves_no_result(folder, weigh):
     with pytest.raises(KeyboardInterrupt):
         worker.work(folder)
     assert not (folder / "result.json").exists()
+
+
+def test_a_result_that_cannot_be_written_is_told_by_the_exit_status(folder, weigh, capsys):
+    weigh(Work({"weight": Quantity(1.5, "kg")}))
+    with size_limit(10):
+        assert worker.main(folder) == os.EX_IOERR
+    assert re.search(r"ocp-dc: error: \S+ could not be written: File too large", capsys.readouterr().err)
+    assert not (folder / "result.json").exists()
+    assert worker.main(folder) == 0
 
 
 @pytest.mark.parametrize("name", ["json:nothing", "no_such_module:work", "json", ""])

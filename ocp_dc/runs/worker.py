@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def main(folder: Path) -> int:
     except EndedBySignal as ended:
         return ended.status
     except (InputError, OSError) as error:  # those of its work are a result; this is of reading what it is, or of that
-        print(f"ocp-dc: error: {error}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"ocp-dc: error: {error}", file=sys.stderr)
         return os.EX_IOERR
     finally:
         logging.shutdown()
@@ -101,4 +103,7 @@ if __name__ == "__main__":
     if "SUBMITIT_EXECUTOR" in os.environ:
         _leave_preemption_to_submitit()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    sys.exit(main(Path(sys.argv[1])))
+    status = main(Path(sys.argv[1]))
+    if status == os.EX_IOERR:
+        os._exit(status)  # in order it would end with another, as what is left to be printed cannot be either
+    sys.exit(status)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import viridis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ocp_dc.evaluation_figures import BLUE, ORANGE, draw_errors, draw_parity, legend, panels, png, set_log
 from ocp_dc.experiments.definitions import MOLECULES, Experiment, PaperValue
@@ -124,6 +125,7 @@ def plot_learning_curves(cells: Mapping[str, Cell], measures: tuple[Measure, Mea
                 axes.plot(steps, np.exp(np.log(errors).mean(axis=0)), **style, label=f"{label}, n = {len(errors)}")
                 axes.fill_between(steps, errors.min(axis=0), errors.max(axis=0), color=style["color"], alpha=0.2, lw=0)
         axes.set(xlabel="optimizer step", ylabel=f"{measure.name} on the validation set ({measure.unit})")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         if axes.lines:
             set_log(axes.yaxis)
     legend(both[-1], **OUTSIDE)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ocp_dc.datasets.manifest import Manifest
     from ocp_dc.experiments.sources import Source
 
-IDENTITY = ("config", "scale", "epochs", "steps", "split")
+IDENTITY = ("config", "scale", "widths", "epochs", "steps", "split")
 WORK = "ocp_dc.experiments.training:train_and_test"
 # fairchem's --timestamp-id in every run's folder, which is where its log and checkpoint are
 RUN_ID = "train"
@@ -85,7 +85,7 @@ class Run:
     @property
     def pace(self) -> tuple[str, ...]:
         """Runs of its config and molecule, of its config, and of its model take as long a step."""
-        collection, width, config = self.experiment.collection.name, self.scale.width, self.experiment.config
+        collection, width, config = self.experiment.collection.name, self.scale.width_name, self.experiment.config
         of_model = f"{width} {collection} {self.experiment.model}"
         return f"{width} {config} {self.experiment.molecule}", f"{width} {config}", of_model
 
@@ -154,6 +154,8 @@ class Run:
             **asdict(self.experiment),
             "config": self.experiment.config,
             "scale": self.scale.name,
+            # None: the scale's
+            "widths": dict(self.scale.given) or None,
             "epochs": self.epochs,
             "split": {
                 "sizes": self.sizes,

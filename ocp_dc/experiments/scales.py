@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ocp_dc.errors import InputError
@@ -33,6 +34,7 @@ class Scale:
         slow: models that are left out unless they are asked for.
         own_classes: whether this package's classes stand for fairchem's: their steps are traced, and take a third of
             the time.
+        given: widths that replace those of ``width``, by the model's setting; see :meth:`with_widths`.
     """
 
     name: str
@@ -45,6 +47,31 @@ class Scale:
     settings: tuple[str, ...] = ()
     slow: tuple[str, ...] = ()
     own_classes: bool = False
+    given: tuple[tuple[str, int], ...] = ()
+
+    def with_widths(self, given: Sequence[str], models: Iterable[str]) -> Scale:
+        """The same with other widths, such as ``hidden_channels=32``.
+
+        Raises:
+            InputError: one is no setting of a model's width, or no number above 0.
+        """
+        widths = {}
+        for setting in given:
+            key, _, number = setting.partition("=")
+            if not (number.isascii() and number.isdigit() and int(number)):
+                raise InputError(f"--width {setting}: give a setting of the model and a number, hidden_channels=32")
+            widths[key] = int(number)
+        for model in models:
+            known = dict.fromkeys(key for of_models in WIDTHS.values() for key in of_models.get(model, ()))
+            unknown = [key for key in widths if key not in known]
+            if unknown:
+                raise InputError(f"--width {unknown[0]}={widths[unknown[0]]}: {model} has {', '.join(known)}")
+        return replace(self, given=tuple(sorted(widths.items())))
+
+    @property
+    def width_name(self) -> str:
+        """What runs share whose networks of a model are as wide."""
+        return " ".join([self.width, *(f"{key}={value}" for key, value in self.given)])
 
     def sizes(self, train_size: int, collection: Collection) -> dict[str, int]:
         """Conformations of each split, for a training size of the paper."""
@@ -58,7 +85,7 @@ class Scale:
             network: the config's ``model.name``.
         """
         epochs = [f"--optim.max_epochs={self.epochs}"] if self.epochs else []
-        changed = {**self._class(network), **self.widths(model)}
+        changed = {**self._class(network), **self.widths(model), **dict(self.given)}
         return [*epochs, *self.settings, *(f"--model.{key}={value}" for key, value in changed.items())]
 
     def _class(self, network: str) -> dict[str, str | bool]:

@@ -57,7 +57,7 @@ def estimated_step_seconds(run: Run, throughput: Throughput) -> float | None:
         None at other widths, and where neither is counted for the molecule.
     """
     experiment = run.experiment
-    if run.scale.width != PUBLISHED_WIDTH:
+    if run.scale.width_name != PUBLISHED_WIDTH:
         return None
     baseline = f"{experiment.collection.name}/{experiment.model}"
     for cost in filter(None, map(counted_costs().get, (experiment.config, baseline))):

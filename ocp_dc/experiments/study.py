@@ -56,6 +56,12 @@ class ChemistryStudy(Study):
         group.add_argument("--model", metavar="M", nargs="+", help=f"only these, of {', '.join(MODELS)}")
         group.add_argument("--molecule", metavar="X", nargs="+", help=f"only these, of {', '.join(MOLECULES)}")
         group.add_argument("--variant", metavar="V", nargs="+", help=f"only these, of {', '.join(VARIANTS)}")
+        group.add_argument(
+            "--width",
+            metavar="KEY=N",
+            nargs="+",
+            help="other widths than the scale's, of the models' settings: hidden_channels=32 num_filters=32",
+        )
         group.add_argument("--with-recommended", action="store_true", help="add this package's recommended protocol")
         group.add_argument(
             "--with-halved",
@@ -122,8 +128,9 @@ class ChemistryStudy(Study):
         if args.with_recommended and without:
             print(f"configs/{collection.name} has no recommended protocol for {', '.join(without)}")
         scale = scale_of(args.scale, collection)
-        narrow = _with_widths(scale, models, chosen=bool(args.model))
-        return [Run(experiment, scale, source, out) for experiment in experiments if experiment.model in narrow]
+        planned = _with_widths(scale, models, chosen=bool(args.model))
+        scale = scale.with_widths(args.width or (), planned)
+        return [Run(experiment, scale, source, out) for experiment in experiments if experiment.model in planned]
 
     def estimate(self, args: argparse.Namespace) -> Estimate:
         throughput = Throughput(args.assume_tflops, args.assume_microseconds)

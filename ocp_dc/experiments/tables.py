@@ -263,7 +263,9 @@ def _circumstance(run: RunResult) -> str:
         drawn = f"drawn at random with seed {split['seed']}"
     else:
         drawn = f"as given by {', '.join(split['files'])}"
+    widths = description.get("widths") or {}
+    scale = ", ".join([description["scale"], *(f"{key}={value}" for key, value in widths.items())])
     return (
-        f"Scale {description['scale']}, {description['epochs']} epochs, {description['steps']:,} steps; {sizes} "
+        f"Scale {scale}, {description['epochs']} epochs, {description['steps']:,} steps; {sizes} "
         f"conformations to {' / '.join(SPLIT_VERBS[name] for name in names)}, {drawn}"
     )

@@ -64,9 +64,10 @@ def write_description(folder: Path, description: dict, identity: Sequence[str]) 
     path = folder / "experiment.json"
     earlier = read_record(path)
     for key in identity:
-        if earlier and earlier[key] != description[key]:
+        # None where an earlier version did not have the key
+        if earlier and earlier.get(key) != description[key]:
             raise InputError(
-                f"{folder} is of a run with {key} {json.dumps(earlier[key])}, not {json.dumps(description[key])}; "
+                f"{folder} is of a run with {key} {json.dumps(earlier.get(key))}, not {json.dumps(description[key])}; "
                 "choose another --out, or remove that folder"
             )
     write_record(path, description)

@@ -146,6 +146,29 @@ def test_models_without_widths_are_left_out_and_named(reproduce, monkeypatch):
         assert "--scale quickstart has no widths for cgcnn, only for schnet" in refused
 
 
+@pytest.mark.parametrize(
+    ("width", "message"),
+    [
+        ("hidden_channels", "--width hidden_channels: give a setting of the model and a number, hidden_channels=32"),
+        ("hidden_channels=0", "--width hidden_channels=0: give a setting of the model and a number"),
+        ("cutoff=6", "--width cutoff=6: schnet has hidden_channels, num_filters, num_interactions, num_gaussians"),
+    ],
+)
+def test_widths_that_a_model_does_not_have_are_refused(reproduce, width, message):
+    status, _, error = reproduce("table1", "--model", "schnet", "--width", width, "--dry-run")
+    assert status == 2
+    assert message in error
+
+
+def test_runs_of_other_widths_say_so_and_are_kept_apart(reproduce):
+    _, printed, _ = reproduce(*ONE_RUN, "--width", "atom_embedding_size=8", "--out", "out")
+    assert "Scale smoke, atom_embedding_size=8, 4 epochs, 20 steps" in printed
+    for other, width in (("null", ()), ('{"atom_embedding_size": 16}', ("--width", "atom_embedding_size=16"))):
+        status, _, error = reproduce(*ONE_RUN, *width, "--out", "out")
+        assert status == 2
+        assert f'is of a run with widths {{"atom_embedding_size": 8}}, not {other}; choose another --out' in error
+
+
 def test_models_that_take_long_at_a_scale_are_left_out_unless_they_are_asked_for(reproduce):
     length = ("--scale", "length", "--molecule", "ethanol", "--dry-run")
     _, printed, _ = reproduce("table1", *length)

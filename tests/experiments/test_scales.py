@@ -10,6 +10,7 @@ from ocp_dc.experiments.definitions import MD17, OC22, PAPERS_MODELS, Experiment
 from ocp_dc.experiments.plan import Run
 from ocp_dc.experiments.scales import OWN_CLASSES, SCALES, WIDTHS
 from ocp_dc.experiments.sources import FrameSource, MoleculeSource, OC22Source
+from ocp_dc.experiments.step_costs import Throughput, estimated_step_seconds
 from ocp_dc.launch import run_fairchem
 from ocp_dc.trainers.metrics_log import read_metrics
 
@@ -80,6 +81,21 @@ def test_every_model_of_a_table_has_its_smaller_widths():
     for target, scale in (("table1", "smoke"), ("table2", "smoke"), ("table2", "small")):
         for experiment in experiments_of(target):
             assert SCALES[scale, experiment.collection].widths(experiment.model)
+
+
+def test_given_widths_replace_those_of_a_scale_and_tell_runs_apart(tmp_path):
+    experiment = Experiment("schnet", "original", "ethanol")
+    usual = planned(experiment, "length", tmp_path)
+    other = replace(usual, scale=usual.scale.with_widths(["num_filters=16", "hidden_channels=32"], ["schnet"]))
+    settings = dict(word.split("=") for word in other.command if word.startswith("--model."))
+    assert (settings["--model.hidden_channels"], settings["--model.num_filters"]) == ("32", "16")
+    assert settings["--model.num_gaussians"] == "32"
+    # a step takes another time, which is not that of the published widths
+    assert not set(other.pace) & set(usual.pace)
+    paper = SCALES["paper", MD17]
+    assert estimated_step_seconds(replace(usual, scale=paper), Throughput()) > 0
+    narrow = paper.with_widths(["hidden_channels=32"], ["schnet"])
+    assert estimated_step_seconds(replace(usual, scale=narrow), Throughput()) is None
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from ocp_dc.datasets.samples import SAMPLE_WORD
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import MD17, OC22, Collection, check_known
 from ocp_dc.experiments.plan import check_path, prepare
-from ocp_dc.experiments.tables import EFWT_NOTE, OF_RUNS
+from ocp_dc.experiments.tables import EFWT_NOTE, run_measures
 from ocp_dc.factors.definitions import MOLECULE
 from ocp_dc.runs.rendering import Section
 from ocp_dc.runs.results import Results, RunResult
@@ -45,7 +45,7 @@ class CandidateStudy(Study):
     )
     shared_options = ("model",)
     prepare = staticmethod(prepare)
-    run_measures = OF_RUNS
+    run_measures = staticmethod(run_measures)
     run_note = EFWT_NOTE
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:

@@ -25,7 +25,7 @@ from ocp_dc.experiments.definitions import (
 from ocp_dc.experiments.plan import Run, check_path, prepare
 from ocp_dc.experiments.scales import SCALE_NAMES, Scale, scale_of
 from ocp_dc.experiments.step_costs import Throughput, estimated_step_seconds
-from ocp_dc.experiments.tables import EFWT_NOTE, OF_RUNS, pictures_of, remarks_of, table_of
+from ocp_dc.experiments.tables import EFWT_NOTE, pictures_of, remarks_of, run_measures, table_of
 from ocp_dc.runs.plan import Estimate
 from ocp_dc.runs.rendering import Picture
 from ocp_dc.runs.results import RunResult
@@ -49,7 +49,7 @@ class ChemistryStudy(Study):
     prepare = staticmethod(prepare)
     table, remarks, pictures = staticmethod(table_of), staticmethod(remarks_of), staticmethod(pictures_of)
     sections = staticmethod(claim_sections)
-    run_measures = OF_RUNS
+    run_measures = staticmethod(run_measures)
     run_note = EFWT_NOTE
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:

@@ -29,12 +29,6 @@ from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 SPLIT_VERBS = {"train": "train", "val": "validate", "test": "test"}
 CENTERED = "centered energy MAE"
-# shown with each run; those of an earlier version have no more than EFwT
-OF_RUNS = (
-    Measure("EFwT", "%", lower_is_better=False),
-    Measure("energy offset", "eV", ENERGY_UNITS_IN_EV, lower_is_better=None),
-    Measure(CENTERED, "eV", ENERGY_UNITS_IN_EV),
-)
 EFWT_NOTE = "EFwT: test conformations with energy within 0.02 eV and every force component within 0.03 eV/Å."
 # what is added to a model's name, by the protocol of the paper's runs
 PROTOCOL_SUFFIXES = {
@@ -56,6 +50,17 @@ def measures(collection: Collection) -> tuple[Measure, Measure]:
 def centered_measure(collection: Collection) -> Measure:
     """The energy error without its mean, see :class:`ocp_dc.evaluation.TestErrors`."""
     return Measure(CENTERED, collection.energy_unit, _factors_to(collection.energy_unit))
+
+
+def run_measures(runs: Iterable[RunResult]) -> list[Measure]:
+    """What is shown with each run, in their unit, or eV where they have several; of an earlier version only EFwT."""
+    units = {run.description.get("energy_unit") for run in runs} - {None}
+    unit = units.pop() if len(units) == 1 else "eV"
+    return [
+        Measure("EFwT", "%", lower_is_better=False),
+        Measure("energy offset", unit, _factors_to(unit), lower_is_better=None),
+        Measure(CENTERED, unit, _factors_to(unit)),
+    ]
 
 
 def _factors_to(unit: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ocp_dc.datasets.samples import SAMPLE_WORD
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.plan import Run, check_path, prepare
-from ocp_dc.experiments.tables import EFWT_NOTE, OF_RUNS
+from ocp_dc.experiments.tables import EFWT_NOTE, run_measures
 from ocp_dc.factors.definitions import FACTORS, MOLECULE, SCALES, FactorExperiment, experiments_of
 from ocp_dc.factors.tables import effects_section, molecules_of, remarks, table_of
 from ocp_dc.runs.rendering import Picture, Section
@@ -30,7 +30,7 @@ class FactorStudy(Study):
         "which is downloaded if it is not there (default OUT/downloads)"
     )
     prepare = staticmethod(prepare)
-    run_measures = OF_RUNS
+    run_measures = staticmethod(run_measures)
     run_note = EFWT_NOTE
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:

@@ -110,7 +110,6 @@ class PhysicsStudy(Study):
     targets = tuple(TABLES)
     scales = tuple(SCALES)
     data_help = "the folder of PDEBench's HDF5 files, or one of them (default: data made by the same recipe)"
-    run_measures = (NEVER_POSITIVE, SIGNAL)
     run_note = (
         "Never positive: hidden units into whose activation nothing positive goes at any collocation point. Signal: "
         "the root mean square of what the last hidden layer gives there."
@@ -192,6 +191,9 @@ class PhysicsStudy(Study):
                 caption = f"{TABLES[target].title}, {protocol}: error and residual by iteration"
                 pictures.append(Picture(f"{target}-{protocol}", caption, compare_runs(runs)))
         return pictures
+
+    def run_measures(self, runs: Sequence[RunResult]) -> tuple[Measure, ...]:
+        return NEVER_POSITIVE, SIGNAL
 
     def run_pictures(self, run: RunResult) -> list[Picture]:
         from ocp_dc.pinn.figures import plot_fields, plot_losses

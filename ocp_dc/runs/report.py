@@ -80,7 +80,8 @@ def _sections(targets: Sequence[str], results: Results) -> list[Section]:
         if of_study:
             pictures = tuple(picture for run in of_study.values() for picture in study.run_pictures(run))
             notes = (study.run_note,) if study.run_note else ()
-            sections.append(runs_section(list(of_study.values()), study.run_measures, notes=notes, pictures=pictures))
+            shown = list(of_study.values())
+            sections.append(runs_section(shown, study.run_measures(shown), notes=notes, pictures=pictures))
     return sections
 
 

@@ -31,7 +31,7 @@ class Study(ABC):
         seeds: the default of ``--seeds``.
         data_help: what ``--data`` may be.
         shared_options: options of other studies that it takes too, by their names without hyphens.
-        run_measures: shown with each run in a report, and ``run_note``, what they are.
+        run_note: what :meth:`run_measures` are.
     """
 
     title: ClassVar[str]
@@ -40,7 +40,6 @@ class Study(ABC):
     seeds: ClassVar[int] = 1
     data_help: ClassVar[str]
     shared_options: ClassVar[tuple[str, ...]] = ()
-    run_measures: ClassVar[tuple[Measure, ...]] = ()
     run_note: ClassVar[str] = ""
 
     @abstractmethod
@@ -85,6 +84,10 @@ class Study(ABC):
 
     def sections(self, target: str, results: Results) -> Sequence[Section]:
         """What a report has of it below the tables."""
+        return ()
+
+    def run_measures(self, runs: Sequence[RunResult]) -> Sequence[Measure]:
+        """What a report shows with each of these runs."""
         return ()
 
     def run_pictures(self, run: RunResult) -> Sequence[Picture]:

@@ -232,7 +232,7 @@ def runs_section(runs: Sequence[RunResult], measures: Sequence[Measure] = (), **
                     run.status,
                     f"{run.step:,} of {run.description['steps']:,}",
                     MISSING if seconds is None else format_duration(seconds),
-                    *(MISSING if value is None else f"{value:.1f}" for value in values),
+                    *(MISSING if value is None else format_number(value) for value in values),
                 )
             )
         )

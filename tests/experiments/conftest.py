@@ -46,6 +46,7 @@ def _description(experiment: Trainable) -> dict:
             "source_file": "some.npz",
             "theory": "GFN2-xTB",
         },
+        "energy_unit": experiment.collection.energy_unit,
     }
 
 

@@ -98,11 +98,25 @@ def test_what_was_run_is_stated(runs_of_table1, capsys):
         "finished",
         "2,000 of 2,000",
         "2 min",
-        "12.5",
+        "12.50",
         "–",
         "–",
     ]
     assert "17 runs: 4 diverged, 1 failed, 11 finished, 1 unfinished." in capsys.readouterr().out
+
+
+def test_each_run_has_its_centered_energies_in_the_unit_of_its_table(write_run, tmp_path):
+    write_run(Experiment("schnet", "original", "ethanol"), centered=0.0345)
+    report(tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert row(text, "Run", "State")[2:] == ["EFwT (%)", "energy offset (kcal/mol)", "centered energy MAE (kcal/mol)"]
+    assert row(text, "schnet-original-ethanol-50000-b30-s0")[-1] == "0.035"
+    # molecules and materials in one list
+    write_run(experiments_of("table2", models=["schnet"])[0], centered=1.0)
+    report(tmp_path, "--overwrite")
+    text = (tmp_path / "report.md").read_text()
+    assert row(text, "Run", "State")[2:] == ["EFwT (%)", "energy offset (eV)", "centered energy MAE (eV)"]
+    assert row(text, "schnet-original-ethanol-50000-b30-s0")[-1] == "0.0015"
 
 
 def test_given_splits_are_named(write_run, tmp_path):

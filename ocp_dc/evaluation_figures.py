@@ -17,6 +17,9 @@ from ocp_dc.evaluation import EFWT_ENERGY_EV, EFWT_FORCE_EV_PER_ANGSTROM
 from ocp_dc.units import ENERGY_UNITS_IN_EV
 
 DOTS_PER_INCH = 110
+LEGEND = {"fontsize": 7, "frameon": False}
+# inches
+LEGEND_LINE = 0.2
 # of Okabe and Ito, distinct for the colour-blind
 BLUE, ORANGE = "#0072B2", "#D55E00"
 # of which each is drawn; of more, how many lie where
@@ -130,10 +133,19 @@ def set_log(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend(axes: Axes, **place) -> None:
-    """A legend, where something has a label."""
+def legend(axes: Axes) -> None:
+    """A legend in a panel, where something has a label."""
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=7, frameon=False, **place)
+        axes.legend(**LEGEND)
+
+
+def legend_below(axes: Axes, columns: int) -> None:
+    """A panel's legend below all panels, which keep their height, where something has a label."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        figure = axes.figure
+        figure.set_figheight(figure.get_figheight() + LEGEND_LINE * math.ceil(len(labels) / columns))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, **LEGEND)
 
 
 def png(figure: Figure) -> bytes:

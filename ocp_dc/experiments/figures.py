@@ -11,7 +11,7 @@ from matplotlib.cm import viridis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ocp_dc.evaluation_figures import BLUE, ORANGE, draw_errors, draw_parity, legend, panels, png, set_log
+from ocp_dc.evaluation_figures import BLUE, ORANGE, draw_errors, draw_parity, legend, legend_below, panels, png, set_log
 from ocp_dc.experiments.definitions import MOLECULES, Experiment, PaperValue
 from ocp_dc.experiments.plan import PREDICTIONS_NAME, training_conformations
 from ocp_dc.experiments.validation import validation_errors
@@ -24,7 +24,6 @@ MARKERS = "osD^vPX*"
 # Fig. 1 divides energies by this, since they are that much larger than forces
 ENERGY_DIVISOR = 1000
 CURVE_POINTS = 200
-OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 
 
 def run_pictures(run: RunResult) -> list[Picture]:
@@ -61,7 +60,7 @@ def plot_betas(cells: Mapping[float, Cell], measures: tuple[Measure, Measure]) -
         _plot_training_loss(curves, cell.runs[0], f"β = {beta:g}", color)
     curves.set(xlabel="optimizer step", ylabel=f"training loss, |ΔE| + β |ΔF| ({energy.unit}; β in Å)")
     set_log(curves.yaxis)
-    legend(curves, **OUTSIDE)
+    legend_below(curves, columns=4)
 
     energy_label = f"energy / {ENERGY_DIVISOR} ({energy.unit})"
     _plot_means(errors, cells.items(), energy, ENERGY_DIVISOR, label=energy_label, color=BLUE, marker="o")
@@ -98,7 +97,7 @@ def plot_sizes(
         axes.set(xlabel="training conformations", ylabel=f"{measure.name} on the test set ({measure.unit})")
         set_log(axes.xaxis)
         set_log(axes.yaxis)
-    legend(both[-1], **OUTSIDE)
+    legend_below(both[-1], columns=5)
     named = [
         (f"{molecule}, {training_conformations(cell):,}", cell) for molecule, found in cells.items() for cell in found
     ]
@@ -128,7 +127,7 @@ def plot_learning_curves(cells: Mapping[str, Cell], measures: tuple[Measure, Mea
         axes.xaxis.set_major_locator(MaxNLocator(4))
         if axes.lines:
             set_log(axes.yaxis)
-    legend(both[-1], **OUTSIDE)
+    legend_below(both[-1], columns=2)
     return png(figure) if both[0].lines else None
 
 

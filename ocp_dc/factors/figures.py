@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
-from ocp_dc.evaluation_figures import legend, panels, png, set_log
+from ocp_dc.evaluation_figures import legend_below, panels, png, set_log
 from ocp_dc.experiments.figures import MARKERS, PALETTE
 from ocp_dc.factors.definitions import FACTORS
 from ocp_dc.factors.tables import MEASURES, cell_of
@@ -12,7 +12,6 @@ from ocp_dc.runs.results import Measure, Results
 
 # between the points of one activation, which lie at whole numbers
 APART = 0.08
-OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 
 
 def plot_factors(molecule: str, results: Results) -> bytes:
@@ -20,7 +19,7 @@ def plot_factors(molecule: str, results: Results) -> bytes:
     figure, axes = panels(len(MEASURES))
     for each, measure in zip(axes, MEASURES, strict=True):
         _plot(each, molecule, measure, results)
-    legend(axes[-1], **OUTSIDE)
+    legend_below(axes[-1], columns=3)
     return png(figure)
 
 

@@ -25,8 +25,8 @@ def heeded(number):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_training_ends_in_order(train_arguments, tmp_path, name):
     arguments = ("--optim.max_epochs=1000", "--optim.checkpoint_every=7", "--optim.eval_every=100000", "--cpu")
-    # a shell has what it runs in the background ignore SIGINT
-    with heeded(signal.SIGINT):
+    # a shell has what it runs in the background ignore SIGINT, nohup has it ignore SIGHUP
+    with heeded(signal.SIGINT), heeded(signal.SIGHUP):
         process = launch(train_arguments("schnet_dc", *arguments))
     while not list(tmp_path.glob("checkpoints/*/checkpoint.pt")):
         assert process.poll() is None, process.communicate()[0]

@@ -25,7 +25,7 @@ from ocp_dc.experiments.definitions import (
 from ocp_dc.experiments.plan import Run, check_path, prepare
 from ocp_dc.experiments.scales import SCALE_NAMES, Scale, scale_of
 from ocp_dc.experiments.step_costs import Throughput, estimated_step_seconds
-from ocp_dc.experiments.tables import EFWT_NOTE, pictures_of, remarks_of, run_measures, table_of
+from ocp_dc.experiments.tables import EFWT_NOTE, pictures_of, remarks_of, run_measures, scale_of_run, table_of
 from ocp_dc.runs.plan import Estimate
 from ocp_dc.runs.rendering import Picture
 from ocp_dc.runs.results import RunResult
@@ -144,7 +144,8 @@ class ChemistryStudy(Study):
     def fields(self, cell: str, run: RunResult | None) -> dict[str, object]:
         fields = {**asdict(Experiment.of_id(cell)), "seed": "", "scale": "", "train_conformations": "", "epochs": ""}
         if run:
-            fields |= {key: run.description[key] for key in ("seed", "scale", "epochs")}
+            fields |= {key: run.description[key] for key in ("seed", "epochs")}
+            fields["scale"] = scale_of_run(run)
             fields["train_conformations"] = run.description["split"]["sizes"]["train"]
         return fields
 

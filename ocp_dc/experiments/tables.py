@@ -260,6 +260,12 @@ def circumstances(runs: Iterable[RunResult]) -> list[str]:
     ]
 
 
+def scale_of_run(run: RunResult) -> str:
+    """The name of its scale, with the widths that were given in place of the scale's."""
+    widths = run.description.get("widths") or {}
+    return ", ".join([run.description["scale"], *(f"{key}={value}" for key, value in widths.items())])
+
+
 def _circumstance(run: RunResult) -> str:
     description, split = run.description, run.description["split"]
     names = [name for name in SPLIT_VERBS if name in split["sizes"]]
@@ -268,9 +274,7 @@ def _circumstance(run: RunResult) -> str:
         drawn = f"drawn at random with seed {split['seed']}"
     else:
         drawn = f"as given by {', '.join(split['files'])}"
-    widths = description.get("widths") or {}
-    scale = ", ".join([description["scale"], *(f"{key}={value}" for key, value in widths.items())])
     return (
-        f"Scale {scale}, {description['epochs']} epochs, {description['steps']:,} steps; {sizes} "
+        f"Scale {scale_of_run(run)}, {description['epochs']} epochs, {description['steps']:,} steps; {sizes} "
         f"conformations to {' / '.join(SPLIT_VERBS[name] for name in names)}, {drawn}"
     )

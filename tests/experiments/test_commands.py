@@ -163,6 +163,8 @@ def test_widths_that_a_model_does_not_have_are_refused(reproduce, width, message
 def test_runs_of_other_widths_say_so_and_are_kept_apart(reproduce):
     _, printed, _ = reproduce(*ONE_RUN, "--width", "atom_embedding_size=8", "--out", "out")
     assert "Scale smoke, atom_embedding_size=8, 4 epochs, 20 steps" in printed
+    assert main(["report", "out", "--format", "csv"]) == 0
+    assert '"smoke, atom_embedding_size=8"' in Path("out/report.csv").read_text()
     for other, width in (("null", ()), ('{"atom_embedding_size": 16}', ("--width", "atom_embedding_size=16"))):
         status, _, error = reproduce(*ONE_RUN, *width, "--out", "out")
         assert status == 2

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from ocp_dc.config_files import config_file, has_config
+from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import MD17, MODELS, OC22, Collection, changed_losses, check_known, collection_of
 from ocp_dc.experiments.plan import IDENTITY, Run
 from ocp_dc.experiments.scales import SMOKE, Scale
 from ocp_dc.factors.definitions import ACTIVATION
 
+TARGET = "candidates"
 COLLECTIONS = {collection.name: collection for collection in (MD17, OC22)}
 
 
@@ -33,6 +36,13 @@ class Candidate:
     losses: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     config: str = "_recommended"
     models: tuple[str, ...] = tuple(MODELS)
+
+    @property
+    def changed(self) -> set[str]:
+        """What it changes, of which two that are joined can have nothing in common."""
+        of_losses = {f"{target}.{key}" for target, loss in self.losses.items() for key in loss}
+        of_model = {"activation"} if self.activation else set()
+        return {word.partition("=")[0] for word in self.overrides} | of_losses | of_model
 
 
 # what all others are held against
@@ -61,6 +71,7 @@ CANDIDATES = {
     "amsgrad": Candidate("AMSGrad", ("--optim.optimizer_params.amsgrad=True",)),
     "rate_0.0003": Candidate("learning rate 3e-4", ("--optim.lr_initial=3.0e-4",)),
     "rate_0.003": Candidate("learning rate 3e-3", ("--optim.lr_initial=3.0e-3",)),
+    "rate_0.01": Candidate("learning rate 1e-2", ("--optim.lr_initial=1.0e-2",)),
     "beta_10": Candidate("β = 10", losses={"forces": {"coefficient": 10}}),
     "beta_100": Candidate("β = 100", losses={"forces": {"coefficient": 100}}),
     "squared": Candidate("squared errors", losses={target: {"fn": "mse"} for target in ("energy", "forces")}),
@@ -71,6 +82,44 @@ CANDIDATES = {
         "angles detached from positions", ("--model.conservative=False",), models=("dimenetplusplus",)
     ),
 }
+
+JOINT = "+"
+
+
+def candidate_of(name: str) -> tuple[str, Candidate]:
+    """A candidate, or several joined by +: all their changes in one, and named in the order of CANDIDATES.
+
+    Raises:
+        InputError: there is none of that name, or they cannot be joined.
+    """
+    names = name.split(JOINT)
+    check_known("--candidate", names, CANDIDATES)
+    parts = {each: CANDIDATES[each] for each in sorted(names, key=list(CANDIDATES).index)}
+    if len(names) > 1:
+        for first, second in combinations(names, 2):
+            common = CANDIDATES[first].changed & CANDIDATES[second].changed
+            if common:
+                raise InputError(f"--candidate {name}: {first} and {second} both change {', '.join(sorted(common))}")
+        unchanged = [each for each, part in parts.items() if not part.changed]
+        if unchanged:
+            raise InputError(f"--candidate {name}: {unchanged[0]} changes nothing that could be joined with others")
+    return JOINT.join(parts), _joined(list(parts.values()))
+
+
+def _joined(parts: Sequence[Candidate]) -> Candidate:
+    if len(parts) == 1:
+        return parts[0]
+    losses: dict[str, dict[str, object]] = {}
+    for target, loss in ((target, loss) for part in parts for target, loss in part.losses.items()):
+        losses[target] = {**losses.get(target, {}), **loss}
+    return Candidate(
+        ", ".join(part.title for part in parts),
+        tuple(word for part in parts for word in part.overrides),
+        next((part.activation for part in parts if part.activation), None),
+        losses,
+        models=tuple(model for model in MODELS if all(model in part.models for part in parts)),
+    )
+
 
 # what the embedded samples have
 _IN_ONE_PROCESS = {"width": "medium", "settings": ("--optim.num_workers=0",)}
@@ -87,7 +136,7 @@ class CandidateExperiment:
     """A model trained as a candidate says.
 
     Attributes:
-        candidate: of :data:`CANDIDATES`.
+        candidate: as :func:`candidate_of` names it.
         model: of ``MODELS``.
         molecule: of ``COLUMNS``.
         seed: of the weights and of the order of the training conformations.
@@ -101,7 +150,7 @@ class CandidateExperiment:
     @property
     def id(self) -> str:
         """A unique folder name, such as ``candidates-schnet-ethanol-clip_10-s0``."""
-        return f"candidates-{self.model}-{self.molecule}-{self.candidate}-s{self.seed}"
+        return f"{TARGET}-{self.model}-{self.molecule}-{self.candidate}-s{self.seed}"
 
     @property
     def cell(self) -> str:
@@ -124,11 +173,15 @@ class CandidateExperiment:
 
     @property
     def config(self) -> str:
-        return f"{self.collection.name}/{self.model}{CANDIDATES[self.candidate].config}"
+        return f"{self.collection.name}/{self.model}{self.changes.config}"
+
+    @property
+    def changes(self) -> Candidate:
+        return candidate_of(self.candidate)[1]
 
     def arguments(self, config: Mapping, epoch_steps: int) -> list[str]:
         """What is changed in its config, and nothing else."""
-        candidate = CANDIDATES[self.candidate]
+        candidate = self.changes
         # the same network, of which activations can be replaced
         replaced = [f"--model.name={self.model}_irelu", f"--model.activation={candidate.activation}"]
         return [
@@ -157,21 +210,22 @@ def experiments_of(
     Args:
         molecule: of ``COLUMNS``.
         models: only these; None for all that have a recommended config.
-        candidates: only these; None for all.
+        candidates: only these, as :func:`candidate_of` takes them; None for all.
 
     Raises:
         InputError: one is unknown, or a model that was asked for has no recommended config.
     """
     check_known("--model", models, MODELS)
-    check_known("--candidate", candidates, CANDIDATES)
+    chosen = dict(map(candidate_of, candidates or CANDIDATES))
+    chosen = {name: part for name, part in CANDIDATES.items() if name == RECOMMENDED or name in chosen} | chosen
     recommended = {model: CandidateExperiment(RECOMMENDED, model, molecule).config for model in models or MODELS}
     if models:
         for config in recommended.values():
             config_file(config)
     for seed in range(seeds):
         for model in (model for model, config in recommended.items() if has_config(config)):
-            for name, candidate in CANDIDATES.items():
-                if model in candidate.models and name in (RECOMMENDED, *(candidates or CANDIDATES)):
+            for name, candidate in chosen.items():
+                if model in candidate.models:
                     yield CandidateExperiment(name, model, molecule, seed)
 
 

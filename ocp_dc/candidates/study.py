@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from ocp_dc.candidates.definitions import (
     CANDIDATES,
     COLLECTIONS,
+    JOINT,
     SCALES,
+    TARGET,
     CandidateExperiment,
     CandidateRun,
     experiments_of,
@@ -35,7 +37,7 @@ class CandidateStudy(Study):
     """The recommended protocol of each model, the paper's two, and one change at a time."""
 
     title = "candidates for the recommended protocol"
-    targets = ("candidates",)
+    targets = (TARGET,)
     scales = tuple(dict.fromkeys(name for name, _ in SCALES))
     seeds = 3
     data_help = (
@@ -59,7 +61,7 @@ class CandidateStudy(Study):
             "--candidate",
             metavar="N",
             nargs="+",
-            help=f"beside the recommended protocol only these, of {', '.join(CANDIDATES)}",
+            help=f"beside the recommended protocol only these, of {', '.join(CANDIDATES)}; joined by {JOINT}, in one",
         )
 
     def plan(self, args: argparse.Namespace, out: Path) -> list[CandidateRun]:

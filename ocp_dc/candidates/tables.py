@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from ocp_dc.candidates.definitions import CANDIDATES, INTEGRATED, RECOMMENDED, CandidateExperiment, on_validation
+from ocp_dc.candidates.definitions import (
+    CANDIDATES,
+    INTEGRATED,
+    JOINT,
+    RECOMMENDED,
+    TARGET,
+    CandidateExperiment,
+    candidate_of,
+    on_validation,
+)
 from ocp_dc.experiments.definitions import COLUMNS, MODELS, collection_of
 from ocp_dc.experiments.tables import centered_measure, circumstances, measures
 from ocp_dc.runs.comparison import CONFIDENCE, NEGLIGIBLE, Direction, Paired, about_seeds, paired
@@ -58,19 +67,35 @@ class Compared:
 
 def all_compared(results: Results) -> list[Compared]:
     """Of each molecule and model that has runs."""
-    every = (_compared(model, molecule, results) for molecule, model in product(COLUMNS, MODELS))
-    return [compared for compared in every if compared.cells]
+    found: dict[tuple[str, str], dict[str, Cell]] = {}
+    for experiment in _experiments(results):
+        found.setdefault((experiment.molecule, experiment.model), {})[experiment.candidate] = results.cell(
+            experiment.cell
+        )
+    return [
+        Compared(model, molecule, _by_error(found[molecule, model], molecule))
+        for molecule, model in product(COLUMNS, MODELS)
+        if (molecule, model) in found
+    ]
 
 
-def _compared(model: str, molecule: str, results: Results) -> Compared:
-    cells = {name: results.cell(CandidateExperiment(name, model, molecule).cell) for name in CANDIDATES}
+def _experiments(results: Results) -> Iterator[CandidateExperiment]:
+    """Those that have runs, but for candidates of other versions."""
+    for cell in results.cells:
+        if cell.startswith(f"{TARGET}-"):
+            experiment = CandidateExperiment.of_id(cell)
+            if set(experiment.candidate.split(JOINT)) <= set(CANDIDATES):
+                yield experiment
+
+
+def _by_error(cells: dict[str, Cell], molecule: str) -> dict[str, Cell]:
     of_forces, *_ = measures_on_validation(molecule)
 
     def error(name: str) -> float:
         mean = cells[name].mean(of_forces)
         return math.inf if mean is None or math.isnan(mean) else mean
 
-    return Compared(model, molecule, {name: cells[name] for name in sorted(cells, key=error) if cells[name].runs})
+    return {name: cells[name] for name in sorted(cells, key=error)}
 
 
 def measures_on_test(molecule: str) -> tuple[Measure, ...]:
@@ -102,15 +127,16 @@ def tables_of(results: Results) -> list[Table]:
 
 
 def _row(name: str, cell: Cell) -> Row:
-    return Row((name, CANDIDATES[name].title), (cell.name,), highlighted=name == RECOMMENDED)
+    return Row((name, candidate_of(name)[1].title), (cell.name,), highlighted=name == RECOMMENDED)
 
 
 def remarks(results: Results) -> list[str]:
     runs = [run for compared in all_compared(results) for cell in compared.cells.values() for run in cell.runs]
     untested = sorted({run.description["molecule"] for run in runs if "test" not in run.description["split"]["sizes"]})
     return [
-        "All but the paper's two protocols are the recommended config with one change; the plan, `--dry-run`, has it "
-        "as arguments. Rows are in the order of the force error on the validation set, which a choice is by.",
+        "All but the paper's two protocols are the recommended config with one change, or several joined by +; the "
+        "plan, `--dry-run`, has them as arguments. Rows are in the order of the force error on the validation set, "
+        "which a choice is by.",
         *([f"Tested on the validation set itself: {', '.join(untested)}."] if untested else []),
         *circumstances(runs),
     ]
@@ -124,7 +150,7 @@ def comparison_sections(results: Results) -> list[Section]:
 def _section(compared: Compared) -> Section:
     others = [name for name in compared.cells if name != RECOMMENDED]
     better = [name for name in others if compared.is_better(name)]
-    integrated = [name for name in others if name in INTEGRATED]
+    integrated = [name for name in others if candidate_of(name)[1].activation in INTEGRATED]
     as_good = [name for name in integrated if compared.is_as_good(name)]
     counts = {pair.count for name in others for pair in compared.pairs(name)}
     return Section(

@@ -148,6 +148,11 @@ class Results:
         for run in sorted(runs, key=lambda run: run.description["seed"]):
             self._runs.setdefault(run.description["cell"], []).append(run)
 
+    @property
+    def cells(self) -> list[str]:
+        """Those that have runs."""
+        return sorted(self._runs)
+
     def cell(self, name: str) -> Cell:
         """The runs of a cell, whatever their seeds."""
         return Cell(name, tuple(self._runs.get(name, ())))

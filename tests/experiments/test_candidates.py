@@ -79,6 +79,12 @@ def test_molecules_are_planned_unless_slabs_are_asked_for(reproduce):
     ("arguments", "message"),
     [
         (("--candidate", "ema"), "--candidate ema is unknown; choose from baseline, method, recommended, irelu"),
+        (("--candidate", "clip_10+emu"), "--candidate emu is unknown; choose from baseline"),
+        (("--candidate", "warm_up+plateau"), "warm_up and plateau both change --optim.scheduler"),
+        (("--candidate", "irelu+silu"), "irelu and silu both change activation"),
+        (("--candidate", "squared+beta_10+vectors"), "squared and vectors both change forces.fn"),
+        (("--candidate", "clip_10+clip_10"), "clip_10 and clip_10 both change --optim.clip_grad_norm"),
+        (("--candidate", "clip_10+method"), "method changes nothing that could be joined with others"),
         (("--model", "schnett"), "--model schnett is unknown; choose from schnet"),
         (("--collection", "md18"), "--collection md18 is unknown; choose from md17, oc22"),
         (("--collection", "md17", "oc22", "--data", "x"), "--collection md17 oc22: --data x is of one of them"),
@@ -92,6 +98,21 @@ def test_mistakes_are_named(reproduce, tmp_path, arguments, message):
     assert status == 2
     assert message in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_joined_candidates_make_all_their_changes(reproduce):
+    _, printed, _ = reproduce("--seeds", "1", "--model", "cgcnn", "--candidate", "squared+beta_10+no_norm", "--dry-run")
+    assert printed.splitlines()[-1] == "2 runs"
+    losses = "[{'energy': {'fn': 'mse', 'coefficient': 1}}, {'forces': {'fn': 'mse', 'coefficient': 10}}]"
+    (line,) = [line for line in printed.splitlines() if "-beta_10+squared+no_norm-s0" in line]
+    assert f'md17/cgcnn_recommended --model.denormalize=all "--loss_functions={losses}"' in line
+    _, printed, _ = reproduce("--seeds", "1", "--candidate", "silu+batch_norm", "beta_10+irelu", "--dry-run")
+    joined = [line.split()[1] for line in printed.splitlines() if "+" in line and line[0].isdigit()]
+    assert joined[:2] == [
+        "candidates-schnet-ethanol-irelu+beta_10-s0",
+        "candidates-cgcnn-ethanol-silu+batch_norm-s0",
+    ]
+    assert sum("silu+batch_norm" in name for name in joined) == 1
 
 
 def test_names_give_the_experiments_back():
@@ -190,6 +211,7 @@ FACTORS = {
     "clip_10": (1.01, 1.0, 0.99),
     "bounded_irelu": (0.9, 1.2, 1.1),
     "irelu": (1.3, 1.2, 1.4),
+    "irelu+beta_10": (1.0, 1.1, 1.05),
 }
 
 
@@ -219,7 +241,16 @@ def test_a_table_for_each_model_and_collection_by_the_validation_sets_force_erro
     text = report(results)
     table = rows(text, "SchNet, ethanol: candidates")
     header, _, *found = table
-    assert found == ["ema_0.99", "clip_10", RECOMMENDED, "bounded_irelu", "irelu", "baseline", "integrated_elu"]
+    assert found == [
+        "ema_0.99",
+        "clip_10",
+        RECOMMENDED,
+        "irelu+beta_10",
+        "bounded_irelu",
+        "irelu",
+        "baseline",
+        "integrated_elu",
+    ]
     assert table[header] == [
         "What it is",
         *(f"validation {name}" for name in ("force MAE (kcal/mol/Å)", "energy MAE (kcal/mol)")),
@@ -227,6 +258,7 @@ def test_a_table_for_each_model_and_collection_by_the_validation_sets_force_erro
         *("energy MAE (kcal/mol)", "centered energy MAE (kcal/mol)"),
     ]
     assert table["ema_0.99"][:2] == ["average of weights, decay 0.99", "**0.96 ± 0.15**"]
+    assert table["irelu+beta_10"][0] == "IReLU, β = 10"
     assert table[RECOMMENDED][3:5] == ["**0.30 ± 0.00**", "2.97 ± 0.0050"]
     assert table["baseline"][4].startswith("**")
     assert table["integrated_elu"][1] == "NaN at step 7"
@@ -249,7 +281,7 @@ def test_candidates_are_held_against_the_recommended_protocol_by_the_stated_rule
     assert of_forces["integrated_elu"][1:] == ["diverged, lower in 0 of 1", "undecided"]
     notes = text.split("SchNet, ethanol: held against")[1].split("\n## ")[0]
     assert "Better in forces, and in no energy worse: ema_0.99." in notes
-    assert "less than 1.1 times as large: bounded_irelu." in notes
+    assert "less than 1.1 times as large: irelu+beta_10, bounded_irelu." in notes
     assert "CGCNN, ethanol: held against" not in text
 
 

@@ -15,8 +15,9 @@ from fairchem.core.common import distutils
 from fairchem.core.common.utils import build_config
 
 import ocp_dc.trainers  # noqa: F401  registers models and trainer
-from ocp_dc.configuration.arguments import checked_arguments
+from ocp_dc.configuration.arguments import checked_arguments, read_with_overrides
 from ocp_dc.configuration.checking import check_config
+from ocp_dc.configuration.reading import without_unused
 from ocp_dc.trainers.checkpoints import unused_run_id
 from ocp_dc.trainers.config_keys import check_sources
 
@@ -94,7 +95,8 @@ def _use_available_device(args: argparse.Namespace) -> None:
 
 
 def _checked_config(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
-    return check_config(build_config(args, overrides))
+    unused = read_with_overrides(args.config_yml, overrides).unused
+    return check_config(without_unused(build_config(args, overrides), unused))
 
 
 def clean_up() -> None:

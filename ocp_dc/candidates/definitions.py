@@ -63,6 +63,7 @@ CANDIDATES = {
         "5 % of the steps to warm up, then the cosine",
         ("--optim.scheduler=OneCycleLR", "--optim.pct_start=0.05", "--optim.cycle_momentum=False"),
     ),
+    "one_cycle": Candidate("30 % of the steps to warm up, then the cosine", ("--optim.scheduler=OneCycleLR",)),
     "plateau": Candidate(
         "rate halved when the force error on the validation set has not fallen in 4 epochs",
         ("--optim.scheduler=ReduceLROnPlateau", "--optim.mode=min", "--optim.factor=0.5", "--optim.patience=3"),
@@ -71,6 +72,8 @@ CANDIDATES = {
     "amsgrad": Candidate("AMSGrad", ("--optim.optimizer_params.amsgrad=True",)),
     "rate_0.0003": Candidate("learning rate 3e-4", ("--optim.lr_initial=3.0e-4",)),
     "rate_0.003": Candidate("learning rate 3e-3", ("--optim.lr_initial=3.0e-3",)),
+    "rate_0.002": Candidate("learning rate 2e-3", ("--optim.lr_initial=2.0e-3",)),
+    "rate_0.005": Candidate("learning rate 5e-3", ("--optim.lr_initial=5.0e-3",)),
     "rate_0.01": Candidate("learning rate 1e-2", ("--optim.lr_initial=1.0e-2",)),
     "beta_10": Candidate("β = 10", losses={"forces": {"coefficient": 10}}),
     "beta_100": Candidate("β = 100", losses={"forces": {"coefficient": 100}}),

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from ocp_dc.config_files import config_path
 from ocp_dc.configuration.checking import check_config
 from ocp_dc.configuration.flags import flags_parser
-from ocp_dc.configuration.reading import Config, read_config
+from ocp_dc.configuration.reading import Config, read_config, without_unused
 from ocp_dc.configuration.schema import SECTIONS
 from ocp_dc.errors import InputError
 
@@ -40,10 +40,18 @@ def checked_arguments(mode: str, arguments: Sequence[str]) -> tuple[argparse.Nam
     if args.weights_only:
         overrides.append("--task.weights_only=True")
     args.config_yml = config_path(str(args.config_yml))
-    config = read_config(args.config_yml)
-    _override(config, overrides)
-    check_config({**config.content, "mode": mode, "checkpoint": args.checkpoint}, config.places)
+    config = read_with_overrides(args.config_yml, overrides)
+    content = without_unused(config.content, config.unused)
+    check_config({**content, "mode": mode, "checkpoint": args.checkpoint}, config.places)
     return args, overrides
+
+
+def read_with_overrides(path: Path, overrides: Sequence[str]) -> Config:
+    """A config file, and over it what the command line sets: values are Python literals, or else text."""
+    config = read_config(path)
+    config.note_unused(word.partition("=")[0].removeprefix("--") for word in overrides)
+    _override(config, overrides)
+    return config
 
 
 def _choose_run(args: argparse.Namespace) -> None:
@@ -59,7 +67,7 @@ def _choose_run(args: argparse.Namespace) -> None:
 
 
 def _override(config: Config, overrides: Sequence[str]) -> None:
-    """As fairchem does it: values are Python literals, or else text."""
+    """As fairchem does it."""
     for word in overrides:
         name, _, text = word.partition("=")
         *sections, key = name.removeprefix("--").split(".")

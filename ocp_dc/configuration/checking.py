@@ -219,8 +219,16 @@ def _problems_of_the_scheduler(optim: dict[str, Any]) -> Iterator[Problem]:
     own = SCHEDULERS[scheduler] | OF_ALL_SCHEDULERS if scheduler not in (None, "Null") else set()
     known = Optim.model_fields.keys() | own
     for name in optim:
-        if name not in known:
-            yield unknown_key(f"optim.{name}", known)
+        if name in known:
+            continue
+        key = f"optim.{name}"
+        of_others = [other for other, parameters in SCHEDULERS.items() if name in parameters]
+        if of_others:
+            found = f"optim.scheduler is {_shown(scheduler)}" if scheduler else "there is no optim.scheduler"
+            problem = f"is a parameter of {', '.join(of_others)}, and {found}"
+            yield Problem(key, f"config key {key} {problem}: give it with that scheduler, or remove it")
+        else:
+            yield unknown_key(key, known)
 
 
 def _problems_of_a_run(config: dict[str, Any]) -> Iterator[Problem]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ocp_dc.configuration.schema import SCHEDULERS
 from ocp_dc.errors import InputError
 
 INCLUDES = "includes"
@@ -24,10 +25,27 @@ class Config:
     Attributes:
         content: the config.
         places: dotted key to ``file:line``, of every key.
+        unused: of ``optim``, the keys that were given for a scheduler which has been replaced since.
     """
 
     content: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    unused: set[str] = field(default_factory=set)
+
+    def note_unused(self, given: Iterable[str]) -> None:
+        """To be called before these dotted keys are given anew: with a scheduler its parameters are replaced too."""
+        keys = set(given)
+        if "optim.scheduler" in keys:
+            parameters = set().union(*SCHEDULERS.values())
+            self.unused |= {name for name in parameters if f"optim.{name}" in self.places}
+        self.unused -= {key.removeprefix("optim.") for key in keys}
+
+
+def without_unused(content: dict[str, Any], unused: set[str]) -> dict[str, Any]:
+    """A config that lacks these keys of ``optim``."""
+    if not unused:
+        return content
+    return {**content, "optim": {key: value for key, value in content["optim"].items() if key not in unused}}
 
 
 def read_config(path: Path) -> Config:
@@ -56,6 +74,7 @@ def _read(path: Path, including: Sequence[Path], read: list[Path]) -> Config:
     merged = Config()
     for include in includes:
         _merge(merged, _read(_find(include, path, where), (*including, path), read), exclusive=True)
+    merged.note_unused(own.places)
     _merge(merged, own)
     return merged
 
@@ -141,6 +160,7 @@ def _merge(into: Config, other: Config, exclusive: bool = False) -> None:
         for inner in [place for place in into.places if place.startswith(f"{key}.")]:
             del into.places[inner]
     into.places.update(other.places)
+    into.unused |= other.unused
 
 
 def _merge_content(into: dict, other: Mapping, prefix: str) -> list[str]:

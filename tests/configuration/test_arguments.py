@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from ocp_dc.config_files import config_file
 from ocp_dc.configuration.arguments import checked_arguments
 from ocp_dc.errors import InputError
+from ocp_dc.launch import config_of
 
 CONFIG = ("--config-yml", "md17/schnet_dc")
 
@@ -47,6 +49,20 @@ def test_what_is_right_passes():
     assert args.seed == 3
     assert args.config_yml.name == "schnet_dc.yml"
     assert rest == overrides
+
+
+def test_a_scheduler_on_the_command_line_replaces_the_parameters_of_the_files(tmp_path):
+    own = tmp_path / "own.yml"
+    own.write_text(f"includes: [{config_file('md17/schnet')}]\noptim: {{scheduler: OneCycleLR, pct_start: 0.05}}\n")
+    arguments = ("--config-yml", str(own), "--dataset.train.src=DIR")
+    step = ("--optim.scheduler=StepLR", "--optim.step_size=3")
+    assert config_of("train", arguments)["optim"]["pct_start"] == 0.05
+    found = config_of("train", [*arguments, *step])["optim"]
+    assert found["scheduler"] == "StepLR"
+    assert "pct_start" not in found
+    for mistake in ("--optim.pct_start=0.1", "--optim.factor=0.1"):
+        with pytest.raises(InputError, match=rf"key {mistake[2:].partition('=')[0]} is .*, and optim.scheduler is 'St"):
+            checked_arguments("train", [*arguments, *step, mistake])
 
 
 def test_nothing_heavy_is_imported():

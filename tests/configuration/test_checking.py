@@ -139,7 +139,13 @@ MISTAKES = [
     ),
     ("optim.scheduler", "Optimizer", f"optim.scheduler is 'Optimizer'; it must be one of {', '.join(SCHEDULERS)}"),
     ("optim.last_epoch", 3, "config key optim.last_epoch is unknown; did you mean max_epochs?"),
-    ("optim.T_max", 3, f"config key optim.T_max is unknown; known: {', '.join(sorted(Optim.model_fields))}"),
+    ("optim.t_max", 3, f"config key optim.t_max is unknown; known: {', '.join(sorted(Optim.model_fields))}"),
+    (
+        "optim.T_max",
+        3,
+        "config key optim.T_max is a parameter of CosineAnnealingLR, and optim.scheduler is 'Null': give it with that "
+        "scheduler, or remove it",
+    ),
     ("optim.step", "compiled", "optim.step is 'compiled'; it must be auto, eager, traced or cuda_graph"),
     (
         "task.label_rescaling",

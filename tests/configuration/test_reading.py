@@ -31,6 +31,27 @@ def test_a_file_overrides_what_it_includes(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("own", "unused"),
+    [
+        ("optim: {lr_initial: 2.0}\n", set()),
+        ("optim: {scheduler: CosineAnnealingLR}\n", {"pct_start", "cycle_momentum"}),
+        ("optim: {scheduler: OneCycleLR, pct_start: 0.5}\n", {"cycle_momentum"}),
+        # was given by the same file: a mistake that is for the checks to name
+        ("optim: {scheduler: StepLR, pct_start: 0.5, step_size: 3}\n", {"cycle_momentum"}),
+    ],
+)
+def test_what_a_scheduler_took_is_unused_once_it_is_replaced(tmp_path, own, unused):
+    base = "optim:\n  scheduler: OneCycleLR\n  pct_start: 0.05\n  cycle_momentum: false\n  lr_initial: 1.0\n"
+    (tmp_path / "base.yml").write_text(base)
+    (tmp_path / "own.yml").write_text(f"includes: [base.yml]\n{own}")
+    (tmp_path / "last.yml").write_text("includes: [own.yml]\noptim: {lr_initial: 3.0}\n")
+    for name in ("own.yml", "last.yml"):
+        config = read_config(tmp_path / name)
+        assert config.unused == unused
+        assert config.content == load_config(tmp_path / name)[0]
+
+
 MISTAKES = {
     "empty": ("", "is empty; a config is a mapping of sections"),
     "comment alone": ("# nothing\n", "is empty"),

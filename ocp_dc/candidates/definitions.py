@@ -10,7 +10,7 @@ from ocp_dc.config_files import config_file, has_config
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import MD17, MODELS, OC22, Collection, changed_losses, check_known, collection_of
 from ocp_dc.experiments.plan import IDENTITY, Run
-from ocp_dc.experiments.scales import SMOKE, Scale
+from ocp_dc.experiments.scales import PUBLISHED_WIDTH, SMOKE, Scale
 from ocp_dc.factors.definitions import ACTIVATION
 
 TARGET = "candidates"
@@ -58,6 +58,7 @@ CANDIDATES = {
     "mean_force": Candidate("labels divided by the mean force", ("--task.label_rescaling=mean_force",)),
     "ema_0.99": Candidate("average of weights, decay 0.99", ("--optim.ema_decay=0.99",)),
     "ema_0.999": Candidate("average of weights, decay 0.999", ("--optim.ema_decay=0.999",)),
+    "clip_1": Candidate("gradients clipped at 1", ("--optim.clip_grad_norm=1",)),
     "clip_10": Candidate("gradients clipped at 10", ("--optim.clip_grad_norm=10",)),
     "warm_up": Candidate(
         "5 % of the steps to warm up, then the cosine",
@@ -125,10 +126,17 @@ def _joined(parts: Sequence[Candidate]) -> Candidate:
 
 
 # what the embedded samples have
-_IN_ONE_PROCESS = {"width": "medium", "settings": ("--optim.num_workers=0",)}
+_SMALL = {
+    MD17: Scale("small", 800, 100, 100, 20, width="medium", settings=("--optim.num_workers=0",), own_classes=True),
+    OC22: Scale("small", 320, 40, 40, 20, width="medium", settings=("--optim.num_workers=0",)),
+}
+# for long enough to see whether a learning rate is too high for the published widths: 200 steps, and 80 or 160 of OC22
+_OF_SHORT_RUNS = {"name": "wide", "width": PUBLISHED_WIDTH, "epochs": 5}
 SCALES = {
-    ("small", MD17): Scale("small", 800, 100, 100, 20, own_classes=True, **_IN_ONE_PROCESS),
-    ("small", OC22): Scale("small", 320, 40, 40, 20, **_IN_ONE_PROCESS),
+    ("small", MD17): _SMALL[MD17],
+    ("small", OC22): _SMALL[OC22],
+    ("wide", MD17): replace(_SMALL[MD17], **_OF_SHORT_RUNS),
+    ("wide", OC22): replace(_SMALL[OC22], **_OF_SHORT_RUNS),
     ("smoke", MD17): SMOKE,
     ("smoke", OC22): SMOKE,
 }

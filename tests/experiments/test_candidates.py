@@ -89,7 +89,7 @@ def test_molecules_are_planned_unless_slabs_are_asked_for(reproduce):
         (("--collection", "md18"), "--collection md18 is unknown; choose from md17, oc22"),
         (("--collection", "md17", "oc22", "--data", "x"), "--collection md17 oc22: --data x is of one of them"),
         (("--variant", "irelu"), "--variant is an option of molecules and materials, not of candidates"),
-        (("--scale", "length"), "--scale length: candidates has small, smoke"),
+        (("--scale", "length"), "--scale length: candidates has small, wide, smoke"),
         (("--out", "a=b"), "cannot read a path with = in it"),
     ],
 )
@@ -152,6 +152,14 @@ def test_only_steps_of_the_same_number_are_compared(tmp_path):
         for molecule in ("ethanol", "oc22"):
             steps = {planned(each, tmp_path).steps for each in experiments_of(molecule, 1, [model])}
             assert steps == {2_000 if molecule == "ethanol" else 800 if model in ("schnet", "cgcnn") else 1_600}
+
+
+def test_wide_networks_have_the_published_widths_and_few_steps(tmp_path):
+    for molecule, steps in (("ethanol", 200), ("oc22", 80)):
+        experiment = CandidateExperiment("clip_1", "schnet", molecule)
+        run = CandidateRun(experiment, SCALES["wide", experiment.collection], MoleculeSource(tmp_path), tmp_path)
+        assert run.steps == steps
+        assert not any("hidden_channels" in word for word in run.command)
 
 
 # --- the runs -----------------------------------------------------------------------------------------------------

@@ -72,8 +72,8 @@ CANDIDATES = {
     "adamw": Candidate("AdamW, weight decay 0.01", ("--optim.optimizer=AdamW", "--optim.weight_decay=0.01")),
     "amsgrad": Candidate("AMSGrad", ("--optim.optimizer_params.amsgrad=True",)),
     "rate_0.0003": Candidate("learning rate 3e-4", ("--optim.lr_initial=3.0e-4",)),
-    "rate_0.003": Candidate("learning rate 3e-3", ("--optim.lr_initial=3.0e-3",)),
     "rate_0.002": Candidate("learning rate 2e-3", ("--optim.lr_initial=2.0e-3",)),
+    "rate_0.003": Candidate("learning rate 3e-3", ("--optim.lr_initial=3.0e-3",)),
     "rate_0.005": Candidate("learning rate 5e-3", ("--optim.lr_initial=5.0e-3",)),
     "rate_0.01": Candidate("learning rate 1e-2", ("--optim.lr_initial=1.0e-2",)),
     "beta_10": Candidate("β = 10", losses={"forces": {"coefficient": 10}}),
@@ -107,7 +107,10 @@ def candidate_of(name: str) -> tuple[str, Candidate]:
         unchanged = [each for each, part in parts.items() if not part.changed]
         if unchanged:
             raise InputError(f"--candidate {name}: {unchanged[0]} changes nothing that could be joined with others")
-    return JOINT.join(parts), _joined(list(parts.values()))
+    joined = _joined(list(parts.values()))
+    if not joined.models:
+        raise InputError(f"--candidate {name}: these are of no model in common")
+    return JOINT.join(parts), joined
 
 
 def _joined(parts: Sequence[Candidate]) -> Candidate:

@@ -33,7 +33,7 @@ class Config:
     unused: set[str] = field(default_factory=set)
 
     def note_unused(self, given: Iterable[str]) -> None:
-        """To be called before these dotted keys are given anew: with a scheduler its parameters are replaced too."""
+        """To be called before these dotted keys are given anew: a scheduler leaves those of another behind."""
         keys = set(given)
         if "optim.scheduler" in keys:
             parameters = set().union(*SCHEDULERS.values())
@@ -42,10 +42,11 @@ class Config:
 
 
 def without_unused(content: dict[str, Any], unused: set[str]) -> dict[str, Any]:
-    """A config that lacks these keys of ``optim``."""
+    """A config that lacks these keys of ``optim``, but for those that its scheduler takes, as fairchem has it."""
     if not unused:
         return content
-    return {**content, "optim": {key: value for key, value in content["optim"].items() if key not in unused}}
+    left_out = unused - SCHEDULERS.get(str(content["optim"].get("scheduler")), set())
+    return {**content, "optim": {key: value for key, value in content["optim"].items() if key not in left_out}}
 
 
 def read_config(path: Path) -> Config:

@@ -111,7 +111,7 @@ class Optim(Section):
         None,
         description="of torch.optim.lr_scheduler, with its parameters as further keys; `Null` for none. By default "
         "CosineAnnealingLR and OneCycleLR (a warm-up to `lr_initial` before) end with the run. Where it replaces "
-        "another file's, that one's parameters go too",
+        "another, those of that one's parameters that it does not take are left out",
     )
     lr_gamma: Positive | None = Field(None, description="fairchem's LambdaLR: factor at each milestone")
     lr_milestones: list[CountOrNone] | None = Field(None, description="fairchem's LambdaLR: steps")

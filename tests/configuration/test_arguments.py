@@ -57,6 +57,8 @@ def test_a_scheduler_on_the_command_line_replaces_the_parameters_of_the_files(tm
     arguments = ("--config-yml", str(own), "--dataset.train.src=DIR")
     step = ("--optim.scheduler=StepLR", "--optim.step_size=3")
     assert config_of("train", arguments)["optim"]["pct_start"] == 0.05
+    # the same again is no other
+    assert config_of("train", [*arguments, "--optim.scheduler=OneCycleLR"])["optim"]["pct_start"] == 0.05
     found = config_of("train", [*arguments, *step])["optim"]
     assert found["scheduler"] == "StepLR"
     assert "pct_start" not in found

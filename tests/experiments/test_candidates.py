@@ -84,6 +84,7 @@ def test_molecules_are_planned_unless_slabs_are_asked_for(reproduce):
         (("--candidate", "irelu+silu"), "irelu and silu both change activation"),
         (("--candidate", "squared+beta_10+vectors"), "squared and vectors both change forces.fn"),
         (("--candidate", "clip_10+clip_10"), "clip_10 and clip_10 both change --optim.clip_grad_norm"),
+        (("--candidate", "no_norm+not_conservative"), "these are of no model in common"),
         (("--candidate", "clip_10+method"), "method changes nothing that could be joined with others"),
         (("--model", "schnett"), "--model schnett is unknown; choose from schnet"),
         (("--collection", "md18"), "--collection md18 is unknown; choose from md17, oc22"),

@@ -32,6 +32,8 @@ from ocp_dc.experiments.scales import WIDTHS
 from ocp_dc.files import replace_text
 
 CONFIGS = {"schnet": "md17/schnet_irelu_recommended", "dimenetplusplus": "md17/dimenetplusplus_recommended"}
+# the rate that docs/md.md has results of: from 1e-3 to zero by a cosine
+RATE = ("--optim.lr_initial=1.0e-3", "--optim.scheduler=CosineAnnealingLR", "--optim.clip_grad_norm=None")
 ACTIVATIONS = ("original", "irelu", "bounded_irelu")
 SEED = 0
 # Å that atoms are moved by for second derivatives: where these jump, frequencies depend on it
@@ -99,7 +101,7 @@ def train(run: Run, data: Path, scale: Scale) -> None:
         *("train", "--config-yml", CONFIGS[run.model], "--run-dir", run.folder, "--timestamp-id", "train"),
         *(f"--dataset.train.src={data / 'train'}", f"--dataset.val.src={data / 'val'}", f"--seed={SEED}"),
         *("--optim.num_workers=0", f"--optim.max_epochs={scale.epochs[run.model]}", "--hide_eval_progressbar=True"),
-        *(f"--model.activation={run.activation}", *widths),
+        *(f"--model.activation={run.activation}", *widths, *RATE),
         *(("--checkpoint", run.checkpoint) if run.checkpoint.exists() else ()),
     )
     ocp_dc("evaluate", "--checkpoint", run.checkpoint, "--data", data / "test")

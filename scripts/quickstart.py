@@ -21,6 +21,7 @@ RUNS = {
     "schnet-irelu_rescaled-ethanol-50000-b30-s0-decayed": ("paper's method, decaying rate", "IReLU"),
     "schnet-original-ethanol-50000-b30-s0-recommended": ("recommended", "shifted softplus"),
     "schnet-irelu-ethanol-50000-b30-s0-recommended": ("recommended", "IReLU"),
+    "schnet-integrated-ethanol-50000-b30-s0-recommended": ("recommended", "integrated softplus"),
 }
 MEASURED = {
     "energy MAE": "kcal/mol",
@@ -46,7 +47,8 @@ def print_table(results: Results) -> None:
     print(
         "\nThe paper's protocol learns total energies (-97,000 kcal/mol) from zero at a constant rate and needs its\n"
         f"125,000 steps for it; here it has {steps:,}. With a rate that decays from 1e-3 to zero energies\n"
-        "settle. The recommended protocol has that rate too, and removes the mean energy, in float64, from labels.\n"
+        "settle. In the recommended protocol it falls to zero too, from a higher one, and the mean energy is removed\n"
+        "from labels, in float64.\n"
         "Centered: without the mean energy error, one constant, which changes no force and no relative energy."
     )
 

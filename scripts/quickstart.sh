@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sets up the environment if needed, converts the embedded ethanol sample, trains SchNet six ways at small widths, and
+# Sets up the environment if needed, converts the embedded ethanol sample, trains SchNet seven ways at small widths, and
 # prints the test errors side by side: the paper's baseline and the paper's method (IReLU, rescaled labels), both again
-# with a learning rate that decays, and the recommended protocol with either activation. Results go to runs/quickstart
+# with a learning rate that decays, and the recommended protocol with three activations. Results go to runs/quickstart
 # (or the folder given as argument).
 set -euo pipefail
 caller=$PWD

@@ -25,9 +25,14 @@ def as_text(records: dict[str, dict]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", metavar="NAME", nargs="+", help="such as md17/schnet_dc; none that is recorded")
+    parser.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="+",
+        help="such as md17/schnet_dc; one that is recorded only if it is of our own protocol, *_recommended",
+    )
     names = parser.parse_args().names
     records = json.loads(RECORDS.read_text("utf-8"))
-    if known := records.keys() & names:
+    if known := {name for name in names if name in records and not name.endswith("_recommended")}:
         parser.error(f"{', '.join(sorted(known))}: recorded already, and may not change")
     RECORDS.write_text(as_text(records | {name: load_config(config_file(name))[0] for name in names}), "utf-8")

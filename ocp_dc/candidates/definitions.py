@@ -45,6 +45,8 @@ class Candidate:
         return {word.partition("=")[0] for word in self.overrides} | of_losses | of_model
 
 
+# models by their recommended learning rates
+_AT_3E_3, _AT_1E_3 = ("schnet", "cgcnn", "dimenetplusplus", "gemnet_t"), ("forcenet",)
 # what all others are held against
 RECOMMENDED = "recommended"
 INTEGRATED = tuple(name for name in ACTIVATION if name not in ("original", "silu"))
@@ -59,22 +61,19 @@ CANDIDATES = {
     "ema_0.99": Candidate("average of weights, decay 0.99", ("--optim.ema_decay=0.99",)),
     "ema_0.999": Candidate("average of weights, decay 0.999", ("--optim.ema_decay=0.999",)),
     "clip_1": Candidate("gradients clipped at 1", ("--optim.clip_grad_norm=1",)),
-    "clip_10": Candidate("gradients clipped at 10", ("--optim.clip_grad_norm=10",)),
-    "warm_up": Candidate(
-        "5 % of the steps to warm up, then the cosine",
-        ("--optim.scheduler=OneCycleLR", "--optim.pct_start=0.05", "--optim.cycle_momentum=False"),
+    "no_clip": Candidate("gradients not clipped", ("--optim.clip_grad_norm=None",)),
+    "cosine": Candidate("no warm-up", ("--optim.scheduler=CosineAnnealingLR",)),
+    "one_cycle": Candidate(
+        "30 % of the steps to warm up, and momentum cycled", ("--optim.pct_start=0.3", "--optim.cycle_momentum=True")
     ),
-    "one_cycle": Candidate("30 % of the steps to warm up, then the cosine", ("--optim.scheduler=OneCycleLR",)),
     "plateau": Candidate(
         "rate halved when the force error on the validation set has not fallen in 4 epochs",
         ("--optim.scheduler=ReduceLROnPlateau", "--optim.mode=min", "--optim.factor=0.5", "--optim.patience=3"),
     ),
     "adamw": Candidate("AdamW, weight decay 0.01", ("--optim.optimizer=AdamW", "--optim.weight_decay=0.01")),
     "amsgrad": Candidate("AMSGrad", ("--optim.optimizer_params.amsgrad=True",)),
-    "rate_0.0003": Candidate("learning rate 3e-4", ("--optim.lr_initial=3.0e-4",)),
-    "rate_0.002": Candidate("learning rate 2e-3", ("--optim.lr_initial=2.0e-3",)),
-    "rate_0.003": Candidate("learning rate 3e-3", ("--optim.lr_initial=3.0e-3",)),
-    "rate_0.005": Candidate("learning rate 5e-3", ("--optim.lr_initial=5.0e-3",)),
+    "rate_0.001": Candidate("learning rate 1e-3", ("--optim.lr_initial=1.0e-3",), models=_AT_3E_3),
+    "rate_0.003": Candidate("learning rate 3e-3", ("--optim.lr_initial=3.0e-3",), models=_AT_1E_3),
     "rate_0.01": Candidate("learning rate 1e-2", ("--optim.lr_initial=1.0e-2",)),
     "beta_10": Candidate("β = 10", losses={"forces": {"coefficient": 10}}),
     "beta_100": Candidate("β = 100", losses={"forces": {"coefficient": 100}}),
@@ -163,7 +162,7 @@ class CandidateExperiment:
 
     @property
     def id(self) -> str:
-        """A unique folder name, such as ``candidates-schnet-ethanol-clip_10-s0``."""
+        """A unique folder name, such as ``candidates-schnet-ethanol-no_clip-s0``."""
         return f"{TARGET}-{self.model}-{self.molecule}-{self.candidate}-s{self.seed}"
 
     @property
@@ -196,10 +195,8 @@ class CandidateExperiment:
     def arguments(self, config: Mapping, epoch_steps: int) -> list[str]:
         """What is changed in its config, and nothing else."""
         candidate = self.changes
-        # the same network, of which activations can be replaced
-        replaced = [f"--model.name={self.model}_irelu", f"--model.activation={candidate.activation}"]
         return [
-            *(replaced if candidate.activation else []),
+            *([f"--model.activation={candidate.activation}"] if candidate.activation else []),
             *candidate.overrides,
             *(changed_losses(config["loss_functions"], **candidate.losses) if candidate.losses else []),
         ]

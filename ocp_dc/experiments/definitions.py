@@ -15,7 +15,7 @@ from ocp_dc.errors import InputError
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 # the paper's; its runs as they were made where they differ from its text (OC22 without periodic images, ForceNet with
 # its activations replaced by position); the paper's with another learning rate, halved every five epochs, an option of
-# its scripts that the text does not mention, or decayed as this package recommends; this package's own
+# its scripts that the text does not mention, or falling to zero; this package's own
 PROTOCOLS = ("paper", "as_published", "halved", "decayed", "recommended")
 # those that have configs of their own
 CONFIGURED = ("as_published", "recommended")
@@ -73,6 +73,8 @@ VARIANTS = {
     "denorm+rescaled": "_denorm_rescaled",
     "irelu+rescaled": "_dc",
     "irelu+denorm+rescaled": "_dc",
+    # in none of the paper's tables: another activation that is an integral, in the recommended protocol
+    "integrated": "_integrated",
 }
 
 

@@ -71,7 +71,7 @@ class ChemistryStudy(Study):
         group.add_argument(
             "--with-decayed",
             action="store_true",
-            help="add the same runs with the learning rate that is recommended: from 1e-3 to zero by a cosine",
+            help="add the same runs with a learning rate that falls from 1e-3 to zero by a cosine",
         )
         group.add_argument(
             "--as-published",

@@ -178,6 +178,8 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
         if self.train_loader is not None:
             for key, value in _of_a_whole_run(optim, len(self.train_loader)).items():
                 optim.setdefault(key, value)
+            if optim.get("scheduler") == "OneCycleLR":
+                optim["pct_start"] = _share_of_warm_up(optim)
         super().load_extras()
         self.optimizer.register_step_pre_hook(self._note_gradients)
 
@@ -400,3 +402,10 @@ def _of_a_whole_run(optim: dict[str, Any], epoch_steps: int) -> dict[str, Any]:
     if optim.get("scheduler") == "OneCycleLR":
         return {"max_lr": optim["lr_initial"], **({} if "epochs" in optim else {"total_steps": steps})}
     return {}
+
+
+def _share_of_warm_up(optim: dict[str, Any]) -> float:
+    """``pct_start``, but less than one step, which is no warm-up, where it is exactly one: torch divides by 0 there."""
+    share = optim.get("pct_start", 0.3)
+    steps = optim.get("total_steps") or optim["epochs"] * optim["steps_per_epoch"]
+    return math.nextafter(share, 0) if share * steps == 1 else share

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from fairchem.core.common.utils import load_config
 
 from ocp_dc.candidates.definitions import (
     CANDIDATES,
@@ -20,6 +21,7 @@ from ocp_dc.candidates.definitions import (
 )
 from ocp_dc.candidates.training import train_validate_and_test
 from ocp_dc.cli import main
+from ocp_dc.config_files import config_file
 from ocp_dc.configuration.arguments import checked_arguments
 from ocp_dc.datasets.manifest import read_manifest
 from ocp_dc.datasets.samples import sample_path
@@ -61,11 +63,11 @@ def test_every_candidate_of_every_model_is_planned_for_both_samples(reproduce, t
     assert status == 0
     assert printed.splitlines()[-1] == f"{2 * 3 * sum(of_model)} runs"
     assert list(tmp_path.iterdir()) == []
-    chosen = ("--model", "schnet", "--collection", "oc22", "--candidate", "ema_0.99", "clip_10")
+    chosen = ("--model", "schnet", "--collection", "oc22", "--candidate", "ema_0.99", "clip_1")
     _, printed, _ = reproduce(*chosen, "--dry-run")
     assert printed.splitlines()[-1] == "9 runs"
     assert re.search(r"-schnet-oc22-recommended-s2 +oc22/schnet_recommended +800 ", printed)
-    assert re.search(r"-schnet-oc22-clip_10-s0 +oc22/schnet_recommended --optim.clip_grad_norm=10 +800 ", printed)
+    assert re.search(r"-schnet-oc22-clip_1-s0 +oc22/schnet_recommended --optim.clip_grad_norm=1 +800 ", printed)
 
 
 def test_molecules_are_planned_unless_slabs_are_asked_for(reproduce):
@@ -79,13 +81,13 @@ def test_molecules_are_planned_unless_slabs_are_asked_for(reproduce):
     ("arguments", "message"),
     [
         (("--candidate", "ema"), "--candidate ema is unknown; choose from baseline, method, recommended, irelu"),
-        (("--candidate", "clip_10+emu"), "--candidate emu is unknown; choose from baseline"),
-        (("--candidate", "warm_up+plateau"), "warm_up and plateau both change --optim.scheduler"),
+        (("--candidate", "no_clip+emu"), "--candidate emu is unknown; choose from baseline"),
+        (("--candidate", "cosine+plateau"), "cosine and plateau both change --optim.scheduler"),
         (("--candidate", "irelu+silu"), "irelu and silu both change activation"),
         (("--candidate", "squared+beta_10+vectors"), "squared and vectors both change forces.fn"),
-        (("--candidate", "clip_10+clip_10"), "clip_10 and clip_10 both change --optim.clip_grad_norm"),
+        (("--candidate", "no_clip+no_clip"), "no_clip and no_clip both change --optim.clip_grad_norm"),
         (("--candidate", "no_norm+not_conservative"), "these are of no model in common"),
-        (("--candidate", "clip_10+method"), "method changes nothing that could be joined with others"),
+        (("--candidate", "no_clip+method"), "method changes nothing that could be joined with others"),
         (("--model", "schnett"), "--model schnett is unknown; choose from schnet"),
         (("--collection", "md18"), "--collection md18 is unknown; choose from md17, oc22"),
         (("--collection", "md17", "oc22", "--data", "x"), "--collection md17 oc22: --data x is of one of them"),
@@ -135,12 +137,12 @@ def test_it_is_its_config_and_the_planned_overrides_and_nothing_else(experiment,
     assert checked_arguments("train", run.command[2:])
 
 
-@pytest.mark.parametrize(("candidate", "activation"), [("recommended", "original"), ("bounded_irelu", "bounded_irelu")])
-def test_what_a_candidate_changes_comes_after_what_its_scale_does(candidate, activation, tmp_path):
-    experiment = CandidateExperiment(candidate, "schnet", "ethanol")
-    command = planned(experiment, tmp_path).command
-    assert [word for word in command if "activation" in word][-1] == f"--model.activation={activation}"
-    assert {word for word in command if "model.name" in word} == {"--model.name=schnet_irelu"}
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("molecule", ["ethanol", "oc22"])
+def test_recommended_configs_have_classes_whose_activation_can_be_replaced(model, molecule):
+    config = load_config(config_file(CandidateExperiment(RECOMMENDED, model, molecule).config))[0]
+    assert config["model"]["name"] == f"{model}_irelu"
+    assert config["model"]["activation"] == "original"
 
 
 def test_the_page_names_every_candidate():
@@ -217,7 +219,7 @@ FACTORS = {
     RECOMMENDED: (1.0, 1.0, 1.0),
     "baseline": (20.0, 22.0, 21.0),
     "ema_0.99": (0.80, 0.81, 0.79),
-    "clip_10": (1.01, 1.0, 0.99),
+    "no_clip": (1.01, 1.0, 0.99),
     "bounded_irelu": (0.9, 1.2, 1.1),
     "irelu": (1.3, 1.2, 1.4),
     "irelu+beta_10": (1.0, 1.1, 1.05),
@@ -252,7 +254,7 @@ def test_a_table_for_each_model_and_collection_by_the_validation_sets_force_erro
     header, _, *found = table
     assert found == [
         "ema_0.99",
-        "clip_10",
+        "no_clip",
         RECOMMENDED,
         "irelu+beta_10",
         "bounded_irelu",
@@ -283,7 +285,7 @@ def test_candidates_are_held_against_the_recommended_protocol_by_the_stated_rule
     of_forces = {name: [cell.split("<br>")[0] for cell in cells] for name, cells in table.items()}
     assert of_forces["ema_0.99"] == ["validation force MAE", "-0.22 ± 0.01, × 0.8, lower in 3 of 3", "better"]
     assert of_forces["baseline"][2] == "worse"
-    assert of_forces["clip_10"][2] == "alike"
+    assert of_forces["no_clip"][2] == "alike"
     assert of_forces["bounded_irelu"][1:] == ["+0.06 ± 0.15, × 1.06, lower in 1 of 3", "undecided"]
     assert of_forces["irelu"][2] == "worse"
     # of one seed, which diverged

@@ -185,12 +185,12 @@ def test_models_that_take_long_at_a_scale_are_left_out_unless_they_are_asked_for
 
 def test_recommended_protocol_is_added_and_what_lacks_it_is_named(reproduce, monkeypatch):
     _, printed, _ = reproduce("table1", *SMOKE, "--with-recommended", "--dry-run")
-    assert printed.splitlines()[-1] == "19 runs"
+    assert printed.splitlines()[-1] == "24 runs"
     assert "no recommended protocol" not in printed
     assert re.search(r"schnet-irelu-ethanol-50000-b30-s0-recommended +md17/schnet_irelu_recommended +20 ", printed)
     _, printed, _ = reproduce("table2", "--scale", "smoke", "--with-recommended", "--dry-run")
     assert "no recommended protocol" not in printed
-    assert printed.splitlines()[-1] == "16 runs"
+    assert printed.splitlines()[-1] == "20 runs"
     for module in (definitions, study):
         monkeypatch.setattr(
             module, "recommended_variants", lambda model, collection: ["original"] * (model == "schnet")

@@ -169,16 +169,17 @@ def test_recommended_protocol_is_added_where_there_are_configs():
     assert {(experiment.model, experiment.variant) for experiment in added} == {
         (model, variant) for model in PAPERS_MODELS for variant in recommended_variants(model, MD17)
     }
-    assert recommended_variants("gemnet_t", MD17) == ("original",)  # diverges with IReLU, see docs/recommended.md
+    # diverges with IReLU, see docs/recommended.md
+    assert recommended_variants("gemnet_t", MD17) == ("original", "integrated")
     others = set(PAPERS_MODELS) - {"gemnet_t"}
-    assert {recommended_variants(model, MD17) for model in others} == {("original", "irelu")}
+    assert {recommended_variants(model, MD17) for model in others} == {("original", "irelu", "integrated")}
     for experiment in added:
         assert load_config(config_file(experiment.config))[0]["task"]["reference_energy"] == "mean"
     on_oc22 = set(experiments_of("table2", with_recommended=True)) - set(experiments_of("table2"))
     assert {experiment.config for experiment in on_oc22} == {
-        f"oc22/{model}{irelu}_recommended" for model in others for irelu in ("", "_irelu")
+        f"oc22/{model}{suffix}_recommended" for model in others for suffix in ("", "_irelu", "_integrated")
     }
-    assert {recommended_variants(model, OC22) for model in PAPERS_MODELS} == {("original", "irelu")}
+    assert {recommended_variants(model, OC22) for model in PAPERS_MODELS} == {("original", "irelu", "integrated")}
     for experiment in on_oc22:
         assert load_config(config_file(experiment.config))[0]["task"]["reference_energy"] == "element"
 

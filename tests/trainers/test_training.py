@@ -158,7 +158,8 @@ def batch_of_test_set(sample_data):
 
 
 def test_cosine_schedule_ends_at_zero(train_arguments, tmp_path):
-    train(train_arguments("schnet_recommended", "--optim.max_epochs=2"))
+    cosine = ("--optim.scheduler=CosineAnnealingLR", "--optim.lr_initial=1.0e-3")
+    train(train_arguments("schnet_irelu", "--optim.max_epochs=2", *cosine))
     rates = [record["lr"] for record in read_log(tmp_path, "train")]
     expected = [1e-3 * 0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)]
     np.testing.assert_allclose(rates, expected, rtol=1e-9)
@@ -166,13 +167,20 @@ def test_cosine_schedule_ends_at_zero(train_arguments, tmp_path):
 
 
 def test_one_cycle_warms_up_to_the_configs_rate_and_ends_with_the_run(train_arguments, tmp_path):
-    cycle = ("--optim.scheduler=OneCycleLR", "--optim.pct_start=0.3", "--optim.cycle_momentum=False")
-    train(train_arguments("schnet_recommended", "--optim.max_epochs=2", *cycle))
+    train(train_arguments("schnet_recommended", "--optim.max_epochs=2", "--optim.pct_start=0.3"))
     rates = [record["lr"] for record in read_log(tmp_path, "train")]
     # torch's: from a 25th of it, to a 250,000th
-    assert rates[0] == pytest.approx(1e-3 / 25)
-    assert (max(rates), rates.index(max(rates))) == (pytest.approx(1e-3), 2)
-    assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4)
+    assert rates[0] == pytest.approx(3e-3 / 25)
+    assert (max(rates), rates.index(max(rates))) == (pytest.approx(3e-3), 2)
+    assert rates[-1] == pytest.approx(3e-3 / 25 / 1e4)
+
+
+def test_a_warm_up_of_one_step_is_none(train_arguments, tmp_path):
+    train(train_arguments("schnet_recommended", "--optim.max_epochs=4"))  # 0.05 of 20 steps
+    rates = [record["lr"] for record in read_log(tmp_path, "train")]
+    assert (len(rates), rates[0]) == (20, pytest.approx(3e-3))
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(3e-3 / 25 / 1e4)
 
 
 def test_squared_loss_from_the_config(train_arguments, tmp_path):

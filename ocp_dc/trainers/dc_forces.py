@@ -407,5 +407,6 @@ def _of_a_whole_run(optim: dict[str, Any], epoch_steps: int) -> dict[str, Any]:
 def _share_of_warm_up(optim: dict[str, Any]) -> float:
     """``pct_start``, but less than one step, which is no warm-up, where it is exactly one: torch divides by 0 there."""
     share = optim.get("pct_start", 0.3)
-    steps = optim.get("total_steps") or optim["epochs"] * optim["steps_per_epoch"]
+    # 0 where torch will say what is missing
+    steps = optim.get("total_steps") or optim.get("epochs", 0) * optim.get("steps_per_epoch", 0)
     return math.nextafter(share, 0) if share * steps == 1 else share

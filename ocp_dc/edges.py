@@ -323,9 +323,9 @@ class EdgesMixin:
         Number and order of the edges then do not depend on the positions, and ``within`` says which of them count.
 
         Raises:
-            InputError: :meth:`against_fixed_edges` has a reason.
+            InputError: :meth:`against_fixed_edges` or :meth:`against_fixed_edges_at` has a reason.
         """
-        if reason := self.against_fixed_edges(data):
+        if reason := self.against_fixed_edges(data) or self.against_fixed_edges_at(data.pos, len(data.natoms)):
             raise InputError(f"the edges of this batch cannot be fixed: {reason}")
         structures = len(data.natoms)
         before = self._fixed
@@ -335,8 +335,15 @@ class EdgesMixin:
         finally:
             self._fixed = before
 
+    def against_fixed_edges_at(self, pos: Tensor, structures: int) -> str | None:
+        """Why edges cannot be fixed at these positions (N, 3) of so many structures; None if they can.
+
+        Of a batch that has nothing :meth:`against_fixed_edges`.
+        """
+        return None
+
     def against_fixed_edges(self, data) -> str | None:
-        """Why this batch's edges cannot be fixed; None if they can."""
+        """Why this batch's edges cannot be fixed, wherever its atoms are; None if they can."""
         if not self.supports_fixed_edges:
             return f"{type(self).__name__} has no fixed edges"
         if self.use_pbc:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
@@ -13,24 +17,62 @@ _aten = torch.ops.aten
 class BatchNorm1d(nn.BatchNorm1d):
     """PyTorch's, of (n, C), running statistics included; in training mode twice differentiable."""
 
+    _apart: ClassVar[list[Seen] | None] = None
+
     def forward(self, x: Tensor) -> Tensor:
-        own = not self.training or len(x) < 2 or self.running_mean is None or self.momentum is None
-        if own:
+        if not self.training or len(x) < 2 or not self.has_running_averages:
             return super().forward(x)
-        self.num_batches_tracked.add_(1)
-        return _BatchNorm.apply(x, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps)
+        statistics = self.running_mean, self.running_var, self.momentum
+        if self._apart is None:
+            self.num_batches_tracked.add_(1)
+            return _BatchNorm.apply(x, self.weight, self.bias, *statistics, self.eps)[0]
+        out, mean, scale = _BatchNorm.apply(x, self.weight, self.bias, None, None, self.momentum, self.eps)
+        variance = (scale.square().reciprocal() - self.eps) * (len(x) / (len(x) - 1))
+        self._apart.append(Seen(self, mean.detach(), variance.detach()))
+        return out
+
+    @property
+    def has_running_averages(self) -> bool:
+        """Whether its statistics are exponential averages over batches, as by default."""
+        return self.running_mean is not None and self.momentum is not None
+
+
+class Seen(NamedTuple):
+    """What a batch normalization saw: ``mean`` (C,) and ``variance`` (C,), which is that of a sample."""
+
+    norm: BatchNorm1d
+    mean: Tensor
+    variance: Tensor
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """In the running statistics."""
+        self.norm.num_batches_tracked.add_(1)
+        self.norm.running_mean.lerp_(self.mean, self.norm.momentum)
+        self.norm.running_var.lerp_(self.variance, self.norm.momentum)
+
+
+@contextmanager
+def statistics_apart() -> Iterator[list[Seen]]:
+    """Within it, running averages of :class:`BatchNorm1d` stay as they are: what they would take is in the list."""
+    BatchNorm1d._apart = seen = []
+    try:
+        yield seen
+    finally:
+        BatchNorm1d._apart = None
 
 
 class _BatchNorm(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, *statistics) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, *statistics) -> tuple[Tensor, Tensor, Tensor]:
         running_mean, running_var, momentum, ctx.eps = statistics
         out, mean, scale = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, ctx.eps)
         ctx.save_for_backward(x, weight, mean, scale)
-        return out
+        ctx.mark_non_differentiable(mean, scale)
+        return out, mean, scale
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
         return *_TimesSlopesOfBatchNorm.apply(grad, *ctx.saved_tensors, ctx.eps), None, None, None, None
 
 

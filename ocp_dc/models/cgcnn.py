@@ -153,11 +153,20 @@ class CGCNN(GradientForces, EdgesMixin, nn.Module, GraphModelMixin):
         mean = total / data.natoms.unsqueeze(1)
         return self.fc_out(self.fcs(self.conv_to_fc(mean)))
 
-    def against_fixed_edges(self, data) -> str | None:
-        reason = super().against_fixed_edges(data)
-        if reason is None and any(isinstance(module, nn.BatchNorm1d) for module in self.modules()):
-            return "its batch normalization is over edges, of which only some count; model.denormalize batch removes it"
-        return reason
+    def against_fixed_edges_at(self, pos: Tensor, structures: int) -> str | None:
+        if not any(isinstance(module, nn.BatchNorm1d) for module in self.modules()):
+            return None
+        if _farthest(pos.detach().view(structures, -1, 3)) <= self.cutoff**2:
+            return None
+        return (
+            f"batch normalization is over edges, and two atoms are farther apart than model.cutoff, {self.cutoff} Å; "
+            "model.denormalize batch removes it"
+        )
+
+
+def _farthest(pos: Tensor) -> Tensor:
+    """The largest squared distance of two atoms in a structure, of (B, A, 3)."""
+    return (pos[:, :, None] - pos[:, None]).square().sum(dim=-1).max()
 
 
 def _in_head(path: str) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import linecache
 import logging
 import operator
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor, fx
@@ -19,6 +21,9 @@ from torch.fx.graph_module import _loader
 from ocp_dc.errors import InputError
 
 _aten = torch.ops.aten
+_library = torch.library.Library("ocp_dc", "FRAGMENT")
+# the last argument of some operations: which of their results are wanted
+MASK = re.compile(r", bool\[\d\] \w+\)")
 # of a tensor argument they take the shape alone
 WITH_SUM = {
     _aten.mul.Tensor: _aten.addcmul.default,
@@ -50,6 +55,7 @@ def simplify(module: fx.GraphModule, living: dict[str, Tensor]) -> None:
     module.graph.eliminate_dead_code()
     _fuse_sums(module.graph)
     _own_outputs(module.graph)
+    _bind_masks(module.graph)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
@@ -89,6 +95,27 @@ def scripted(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., 
         logging.debug(f"operations are called from Python: {error}")
         return module.forward
     return call
+
+
+def _bind_masks(graph: fx.Graph) -> None:
+    """Operations with a mask, as the derivatives of normalizations, become those of this mask alone.
+
+    TorchScript traces no masks.
+    """
+    for node in _calls(graph):
+        if MASK.search(str(node.target._schema)):
+            *others, mask = node.args
+            node.target, node.args = _with_mask(node.target, tuple(mask)), tuple(others)
+
+
+@cache
+def _with_mask(operation: torch._ops.OpOverload, mask: tuple[bool, ...]) -> torch._ops.OpOverload:
+    """The operation as one of our own, without its last argument, the mask."""
+    schema = operation._schema
+    name = f"{schema.name.split('::')[1]}_{''.join(str(int(each)) for each in mask)}"
+    _library.define(MASK.sub(")", str(schema)).replace(schema.name, name, 1))
+    _library.impl(name, lambda *args: operation(*args, list(mask)), "CompositeExplicitAutograd")
+    return getattr(torch.ops.ocp_dc, name).default
 
 
 def _calls(graph: fx.Graph) -> Iterator[fx.Node]:

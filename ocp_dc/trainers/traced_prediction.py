@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from ocp_dc.edges import EdgesMixin
 from ocp_dc.trainers.traced_graph import scripted, simplify, sources_forgotten
-from ocp_dc.trainers.traced_step import OUTPUT_TOLERANCE, TARGETS, batch_norm_of
+from ocp_dc.trainers.traced_step import OUTPUT_TOLERANCE, TARGETS, batch_norms_of
 
 # to trace takes as long as some hundred predictions save
 CALLS_BEFORE_TRACING = 20
@@ -37,7 +37,7 @@ class TracedPredictions:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._can = isinstance(model, EdgesMixin) and not batch_norm_of(model)
+        self._can = isinstance(model, EdgesMixin) and not batch_norms_of(model)
         self._calls: Counter[tuple[bytes, ...]] = Counter()
         self._replays: dict[tuple[bytes, ...], Callable[..., Sequence[Tensor]] | None] = {}
 

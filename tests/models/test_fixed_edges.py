@@ -18,8 +18,13 @@ def conformations(atoms=9):
 
 
 def supports_fixed_edges(small, form):
-    model = small.build(form)
-    return isinstance(model, EdgesMixin) and model.against_fixed_edges(batch_of(molecule(0, 9))) is None
+    """Wherever atoms are."""
+    model, batch = small.build(form), batch_of(*conformations())
+    if not isinstance(model, EdgesMixin):
+        return False
+    return (
+        model.against_fixed_edges(batch) is None and model.against_fixed_edges_at(batch.pos, len(batch.natoms)) is None
+    )
 
 
 FORMS = [
@@ -141,8 +146,15 @@ def test_as_many_neighbours_as_may_be_can_be_fixed():
     assert model.against_fixed_edges(batch_of(FIRST)) is None
 
 
-def test_cgcnns_batch_norm_would_count_them():
-    with pytest.raises(InputError, match=r"over edges.*denormalize"), CGCNN.build().fixed_edges(batch_of(FIRST)):
+def test_cgcnns_batch_norm_counts_them_all():
+    model, near, far = CGCNN.build(), molecule(0, 9), conformations()[2]
+    near.pos = near.pos * (0.99 * model.cutoff / torch.pdist(near.pos).max())
+    own = energies_forces_gradients(model, batch_of(near, near))
+    with model.fixed_edges(batch_of(near, near)):
+        fixed = energies_forces_gradients(model, batch_of(near, near))
+    assert_same(fixed, own)
+    batch = batch_of(near, far)
+    with pytest.raises(InputError, match=r"over edges.*denormalize"), model.fixed_edges(batch):
         pass
 
 

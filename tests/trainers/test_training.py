@@ -192,15 +192,15 @@ def test_squared_loss_from_the_config(train_arguments, tmp_path):
     assert squared["loss"] != pytest.approx((2 * squared["energy_mae"] + 5 * squared["forces_mae"]) / 1e6, rel=0.01)
 
 
-def whole_and_resumed(train_arguments, folder, *settings):
+def whole_and_resumed(train_arguments, folder, *settings, config="schnet_dc"):
     """The checkpoints of a run of three epochs, and of one that was interrupted and went on in another folder."""
     settings = ("--optim.max_epochs=3", "--optim.checkpoint_every=4", *settings)
     whole, part, rest = folder / "whole", folder / "part", folder / "rest"
-    train(train_arguments("schnet_dc", *settings, run_dir=whole))
-    interrupt_after(9, lambda: train(train_arguments("schnet_dc", *settings, run_dir=part)))
+    train(train_arguments(config, *settings, run_dir=whole))
+    interrupt_after(9, lambda: train(train_arguments(config, *settings, run_dir=part)))
     checkpoint = only_checkpoint(part)
     assert load(checkpoint)["step"] == 8
-    train(train_arguments("schnet_dc", *settings, "--checkpoint", str(checkpoint), run_dir=rest))
+    train(train_arguments(config, *settings, "--checkpoint", str(checkpoint), run_dir=rest))
     assert load(checkpoint)["step"] == 8  # the checkpoint resumed from is untouched
     return only_checkpoint(whole), only_checkpoint(rest)
 

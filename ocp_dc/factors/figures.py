@@ -15,7 +15,7 @@ APART = 0.08
 
 
 def plot_factors(molecule: str, results: Results) -> bytes:
-    """For each error a panel: activations side by side, labels by colour, rates by marker; bars of one deviation."""
+    """For each error a panel: activations side by side, labels by colour, rates by marker; bars from seed to seed."""
     figure, axes = panels(len(MEASURES))
     for each, measure in zip(axes, MEASURES, strict=True):
         _plot(each, molecule, measure, results)
@@ -33,7 +33,7 @@ def _plot(axes: Axes, molecule: str, measure: Measure, results: Results) -> None
                 axes.errorbar(
                     [place + APART * (3 * row + column - 4) for place, _ in ended],
                     [cell.mean(measure) for _, cell in ended],
-                    yerr=[cell.deviation(measure) or 0.0 for _, cell in ended],
+                    yerr=list(zip(*(cell.extent(measure) for _, cell in ended), strict=True)),
                     **{"color": PALETTE[2 * row + 1], "marker": MARKERS[column], "linestyle": "none"},
                     **{"capsize": 2, "markersize": 4, "label": f"{labels} / {rate}"},
                 )

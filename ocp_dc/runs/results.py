@@ -136,6 +136,12 @@ class Cell:
         values = self._values(measure)
         return statistics.stdev(values) if len(values) > 1 else None
 
+    def extent(self, measure: Measure) -> tuple[float, float]:
+        """How far the lowest of the seeds that finished lies below their mean, and the highest above."""
+        values = self._values(measure)
+        mean = statistics.fmean(values)
+        return mean - min(values), max(values) - mean
+
     def _values(self, measure: Measure) -> list[float]:
         return [value for run in self.finished if (value := measure.of(run)) is not None]
 

@@ -36,6 +36,7 @@ def test_mean_and_sample_deviation_over_the_seeds_that_finished(write_run, tmp_p
     assert [run.description["seed"] for run in cell.runs] == [0, 1, 2, 3]
     assert cell.mean(WEIGHT) == pytest.approx(13.0)
     assert cell.deviation(WEIGHT) == pytest.approx(math.sqrt(13.0))
+    assert cell.extent(WEIGHT) == pytest.approx((3.0, 4.0))
     assert cell.mean(SHARE) == 0.5
     assert [(run.name, run.step) for run in cell.diverged] == [("sand-s3", 4)]
 

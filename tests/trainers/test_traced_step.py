@@ -24,6 +24,7 @@ from test_training import (
 from torch import nn
 
 from ocp_dc.errors import InputError, TraceMismatchError
+from ocp_dc.models.batch_norm import BatchNorm1d
 from ocp_dc.trainers import dc_forces, traced_step
 from ocp_dc.trainers.dc_forces import DerivativeConstrainedTrainer
 from ocp_dc.trainers.labels import float64_normalizer
@@ -304,6 +305,9 @@ def changed(form):
     model = SCHNET.build()
     if form == "statistics":
         model.lin1 = nn.Sequential(model.lin1, nn.BatchNorm1d(model.lin1.out_features).double())
+    elif form == "statistics_twice":
+        norm = BatchNorm1d(model.lin1.out_features).double()
+        model.lin1 = nn.Sequential(model.lin1, norm, norm)
     elif form == "random":
         model.lin1 = nn.Sequential(model.lin1, nn.Dropout(0.5))
     elif form == "shared":
@@ -327,6 +331,7 @@ for mixed in MIXED.values():
     ("form", "reason"),
     [
         ("statistics", "lin1.1 keeps statistics of the batches"),
+        ("statistics_twice", "a batch normalization is used twice in a step"),
         ("random", "it draws random numbers"),
         ("shared", "two modules of the model share a parameter"),
         ("energies", "model.regress_forces is False"),

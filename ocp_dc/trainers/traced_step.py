@@ -208,7 +208,7 @@ class TracedStep:
     def _compared(self, trace: _Trace, step: ReplayedStep, batch: Batch) -> Step:
         """The step, if the usual one gives the same; if not, the usual one, for the first time."""
         usual, expected = self._usual_apart(batch)
-        difference = self._difference(step, usual, batch) or self._difference_seen(step.seen, expected)
+        difference = self._difference(step, usual, batch, expected)
         if difference is None:
             trace.compared = True
             return step
@@ -227,7 +227,7 @@ class TracedStep:
         with statistics_apart() as seen:
             return self._usual(batch), seen
 
-    def _difference(self, step: ReplayedStep, usual: Step, batch: Batch) -> str | None:
+    def _difference(self, step: ReplayedStep, usual: Step, batch: Batch, seen: list[Seen]) -> str | None:
         """What differs beyond rounding. Numbers that are not finite are left to the trainer."""
         if not bool(step.loss.isfinite() & usual.loss.isfinite()):
             return None
@@ -243,7 +243,7 @@ class TracedStep:
             allowed = GRADIENT_TOLERANCE * gradient.norm() + LARGEST_GRADIENT_TOLERANCE * largest
             if not (replayed - gradient).norm() <= allowed:
                 return f"the gradient of {names[parameter]}"
-        return None
+        return self._difference_seen(step.seen, seen)
 
     def _difference_seen(self, replayed: list[Seen], usual: list[Seen]) -> str | None:
         """What differs of the statistics of batch normalizations."""

@@ -174,6 +174,16 @@ def test_batch_norm_over_edges_is_eager_where_some_are_too_long(caplog):
     assert_same_statistics(model, other)
 
 
+def test_numbers_that_are_not_finite_are_left_to_the_trainer():
+    model = FORCENET.build()
+    step, _ = traced(model, trainer_of())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(float("nan"))
+    for _ in range(2):
+        assert not step(conformations(4)).loss.isfinite()
+
+
 @pytest.mark.parametrize("changed", ["mean", "variance"])
 def test_a_wrong_statistic_is_caught_and_not_kept(monkeypatch, changed):
     model, other = FORCENET.build(), FORCENET.build()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from ocp_dc.runs.study import Study
 from ocp_dc.runs.tables import Table
 
 if TYPE_CHECKING:
+    from ocp_dc.experiments.scales import Scale
     from ocp_dc.experiments.sources import Source
 
 
@@ -63,6 +64,7 @@ class CandidateStudy(Study):
             nargs="+",
             help=f"beside the recommended protocol only these, of {', '.join(CANDIDATES)}; joined by {JOINT}, in one",
         )
+        group.add_argument("--epochs", metavar="N", type=int, help="of each run (default, the scale's or the config's)")
 
     def plan(self, args: argparse.Namespace, out: Path) -> list[CandidateRun]:
         check_path(out)
@@ -70,7 +72,7 @@ class CandidateStudy(Study):
         for collection in _collections(args):
             source, molecule = _source(collection, args.data, out)
             experiments = experiments_of(molecule, args.seeds, args.model, args.candidate)
-            scale = SCALES[args.scale, collection]
+            scale = _of_length(SCALES[args.scale, collection], args.epochs)
             runs += [CandidateRun(experiment, scale, source, out) for experiment in experiments]
         return runs
 
@@ -95,6 +97,14 @@ def _collections(args: argparse.Namespace) -> list[Collection]:
     if len(chosen) > 1 and args.data and not is_sample:
         raise InputError(f"--collection {' '.join(chosen)}: --data {args.data} is of one of them; give that")
     return [COLLECTIONS[name] for name in chosen]
+
+
+def _of_length(scale: Scale, epochs: int | None) -> Scale:
+    if epochs is None:
+        return scale
+    if epochs < 1:
+        raise InputError(f"--epochs {epochs}: give 1 or more")
+    return replace(scale, epochs=epochs)
 
 
 def _source(collection: Collection, given: Path | None, out: Path) -> tuple[Source, str]:

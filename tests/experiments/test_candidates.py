@@ -93,6 +93,7 @@ def test_molecules_are_planned_unless_slabs_are_asked_for(reproduce):
         (("--collection", "md17", "oc22", "--data", "x"), "--collection md17 oc22: --data x is of one of them"),
         (("--variant", "irelu"), "--variant is an option of molecules and materials, not of candidates"),
         (("--scale", "length"), "--scale length: candidates has small, wide, smoke"),
+        (("--epochs", "0"), "--epochs 0: give 1 or more"),
         (("--out", "a=b"), "cannot read a path with = in it"),
     ],
 )
@@ -101,6 +102,14 @@ def test_mistakes_are_named(reproduce, tmp_path, arguments, message):
     assert status == 2
     assert message in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_run_can_be_of_as_many_epochs_as_one_likes(reproduce):
+    chosen = ("--data", "sample", "--seeds", "1", "--model", "gemnet_t", "--candidate", "method", "--epochs", "10")
+    _, printed, _ = reproduce(*chosen, "--dry-run")
+    steps = dict(re.findall(r"candidates-gemnet_t-(\w+-\w+)-s0 .* (\S+) +not measured", printed))
+    ethanol = {"ethanol-recommended": "400", "ethanol-method": "400"}
+    assert steps == ethanol | {"oc22-recommended": "320", "oc22-method": "320"}
 
 
 def test_joined_candidates_make_all_their_changes(reproduce):

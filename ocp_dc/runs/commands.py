@@ -63,12 +63,17 @@ def add_run_commands(subparsers: argparse._SubParsersAction) -> None:
     report = subparsers.add_parser("report", help="tables and figures of finished runs, beside the paper's")
     report.add_argument("out", metavar="OUT", type=Path, help="the --out of `ocp-dc reproduce`")
     report.add_argument("--target", choices=[*targets, "all"], default="all", help="default: all that has runs")
-    report.add_argument("--format", choices=FORMATS, default="md", help="default md; png writes only the figures")
+    report.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="md",
+        help="default md; png writes only the figures, copies a folder of the runs without checkpoints, to publish",
+    )
     report.add_argument(
         "--to",
         metavar="PATH",
         type=Path,
-        help="file to write (default OUT/report.FORMAT), with a folder figures beside it for md; a folder for png",
+        help="file (default OUT/report.FORMAT), and for md a folder figures beside it; a folder for png and copies",
     )
     report.add_argument("--overwrite", action="store_true", help="replace existing files at --to")
     report.set_defaults(func=run_report, known_targets=targets)

@@ -13,13 +13,15 @@ from pathlib import Path
 from ocp_dc import __version__
 from ocp_dc.errors import InputError
 from ocp_dc.files import replace_bytes, replace_text, require_writable
+from ocp_dc.runs.copies import copy_runs
 from ocp_dc.runs.rendering import Section, to_html, to_markdown, to_text
 from ocp_dc.runs.results import Results, RunResult, read_results
 from ocp_dc.runs.study import Study, study_of
 from ocp_dc.runs.tables import runs_section, table_section
 from ocp_dc.terminal import printable
 
-FORMATS = ("md", "csv", "html", "png")
+COPIES = "copies"
+FORMATS = ("md", "csv", "html", "png", COPIES)
 TITLE = "Our runs beside the paper's"
 
 
@@ -27,12 +29,15 @@ def run_report(args: argparse.Namespace) -> int:
     """Writes the report, over an earlier one in ``args.out``, and says where.
 
     Raises:
-        InputError: ``args.out`` is no folder, or a run in it is damaged; what is at ``args.to`` may not be replaced.
+        InputError: ``args.out`` is no folder, or a run in it is damaged; what is at ``args.to`` may not be replaced, or
+            copies of runs have no ``args.to``.
     """
     results = read_results(args.out)
     targets = args.known_targets if args.target == "all" else [args.target]
     introduction = _introduction(targets, results)
     print("\n".join(introduction))
+    if args.format == COPIES:
+        return _copy(args, targets, results)
     to = args.to or args.out / ("figures" if args.format == "png" else f"report.{args.format}")
     to.parent.mkdir(parents=True, exist_ok=True)
     overwrite = args.overwrite or args.to is None
@@ -45,6 +50,15 @@ def run_report(args: argparse.Namespace) -> int:
     else:
         _write_sections(args.format, to, introduction, _sections(targets, results), overwrite)
     print(f"written to {printable(str(to))}")
+    return 0
+
+
+def _copy(args: argparse.Namespace, targets: Sequence[str], results: Results) -> int:
+    if args.to is None:
+        raise InputError(f"--format {COPIES}: name the folder for them with --to")
+    runs = {run.name: run for target in targets for run in _runs(target, results)}
+    copied = copy_runs(runs.values(), args.out, args.to, args.overwrite)
+    print(f"{len(copied)} runs copied to {printable(str(args.to))}, without checkpoints and predictions")
     return 0
 
 

@@ -41,13 +41,15 @@ class RunResult:
         """The steps taken, or the one at which the run diverged or failed."""
         return self.record["step"] if self.record else last_logged_step(self.folder / self.description["log"])
 
+    def log_lines(self) -> list[str]:
+        """The lines of the run's log, without one that is being written; none where there is no log."""
+        path = self.folder / self.description["log"]
+        return path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
+
     def logged(self, key: str, **match: str) -> tuple[list[int], list[float]]:
         """Steps and values of a key in the run's log, from the lines that have ``match`` in them."""
-        path = self.folder / self.description["log"]
-        # the last piece is empty, or a line that is being written
-        lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
         # most lines of a long log are of other splits: not worth reading
-        wanted = (line for line in lines if all(json.dumps(value) in line for value in match.values()))
+        wanted = (line for line in self.log_lines() if all(json.dumps(value) in line for value in match.values()))
         records = [record for record in map(json.loads, wanted) if match.items() <= record.items()]
         found = [record for record in records if record.get(key) is not None]
         return [record["step"] for record in found], [record[key] for record in found]

@@ -1,12 +1,15 @@
 import argparse
 import csv
+import json
 import math
 import re
 
 import pytest
 
+from ocp_dc.config_files import config_file
 from ocp_dc.errors import InputError
 from ocp_dc.experiments.definitions import Experiment, experiments_of
+from ocp_dc.experiments.plan import LOG
 from ocp_dc.runs.commands import add_run_commands
 from ocp_dc.runs.report import print_table
 
@@ -224,6 +227,63 @@ def test_terminal_table(runs_of_table1, capsys):
     ]
     assert lines[first + 1].split("  ")[-1].strip() == "[0.50 ± 0.00] (1.53) ✗"
     assert lines[first].index("22.00") == lines[first + 1].index("[0.50")
+
+
+def test_copies_give_the_same_report_without_what_was_trained(runs_of_table1, write_run, tmp_path_factory):
+    out, to = runs_of_table1, tmp_path_factory.mktemp("copies") / "of" / "runs"
+    run = write_run(Experiment("schnet", "original", "benzene"), losses=[3.0, 2.0], predictions=True)
+    description = json.loads((run / "experiment.json").read_text())
+    command = f"ocp-dc train --config-yml {config_file('md17/schnet')} --run-dir {run}"
+    (run / "experiment.json").write_text(json.dumps(description | {"command": command}))
+    assert report(out, "--format", "copies", "--to", to) == 0
+
+    copied = {path.name for path in (to / "runs").iterdir()}
+    states = {path.parent.name: json.loads(path.read_text())["status"] for path in out.glob("runs/*/result.json")}
+    assert copied == {name for name, status in states.items() if status != "failed"}
+    copy = to / "runs" / run.name
+    assert {path.name for path in copy.iterdir()} == {"experiment.json", "result.json", "logs"}
+    assert json.loads((copy / "experiment.json").read_text()) == description | {
+        "command": f"ocp-dc train --config-yml md17/schnet.yml --run-dir OUT/runs/{run.name}"
+    }
+    assert [json.loads(line)["split"] for line in (copy / LOG).read_text().splitlines()] == ["val"]
+
+    for folder in (out, to):
+        report(folder, "--format", "csv")
+    lines, of_copies = ((folder / "report.csv").read_text().splitlines() for folder in (out, to))
+    done = [line for line in lines if ",finished," in line or ",diverged," in line]
+    assert [line for line in of_copies[1:] if ",missing," not in line] == done != []
+
+
+def test_copies_of_other_runs_stay_and_other_results_are_not_replaced_unasked(write_run, tmp_path, tmp_path_factory):
+    to = tmp_path_factory.mktemp("copies")
+    first = write_run(Experiment("schnet", "original", "ethanol"), energy=1.0)
+    report(tmp_path, "--format", "copies", "--to", to)
+    report(tmp_path, "--format", "copies", "--to", to)
+    (first / "experiment.json").rename(tmp_path / "elsewhere.json")
+    second = write_run(Experiment("schnet", "irelu", "ethanol"), energy=2.0)
+    report(tmp_path, "--format", "copies", "--to", to)
+    assert {path.name for path in (to / "runs").iterdir()} == {first.name, second.name}
+
+    result = json.loads((second / "result.json").read_text())
+    result["quantities"]["energy MAE"]["value"] = 3.0
+    (second / "result.json").write_text(json.dumps(result))
+    write_run(Experiment("cgcnn", "original", "ethanol"))
+    with pytest.raises(InputError, match=rf"{second.name} has another result than .*--overwrite"):
+        report(tmp_path, "--format", "copies", "--to", to)
+    assert {path.name for path in (to / "runs").iterdir()} == {first.name, second.name}
+    report(tmp_path, "--format", "copies", "--to", to, "--overwrite")
+    assert json.loads((to / "runs" / second.name / "result.json").read_text()) == result
+
+
+def test_where_copies_go_is_named(runs_of_table1, tmp_path_factory):
+    file = tmp_path_factory.mktemp("copies") / "file"
+    file.write_text("something")
+    with pytest.raises(InputError, match="name the folder for them with --to"):
+        report(runs_of_table1, "--format", "copies")
+    for to in (file, runs_of_table1):
+        with pytest.raises(InputError, match=f"--to {to}: give a folder for the copies"):
+            report(runs_of_table1, "--format", "copies", "--to", to)
+    assert file.read_text() == "something"
 
 
 @pytest.mark.parametrize("form", ["md", "csv", "html", "png"])

@@ -1,0 +1,75 @@
+"""The numbers of docs/recommended.md that docs/records has the runs of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ocp_dc.candidates.definitions import CandidateExperiment
+from ocp_dc.experiments.definitions import MODELS
+from ocp_dc.runs.results import Measure, Results, read_results
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+CANDIDATES = {
+    "paper's baseline": "baseline",
+    "paper's method": "method",
+    "recommended": "recommended",
+    "recommended, bounded IReLU": "bounded_irelu",
+    "recommended, integrated ELU": "integrated_elu",
+    "recommended, integrated softplus": "integrated_softplus",
+}
+QUANTITIES = ("energy MAE", "centered energy MAE", "force MAE")
+MODEL_OF = {
+    "SchNet": "schnet",
+    "CGCNN": "cgcnn",
+    "DimeNet++": "dimenetplusplus",
+    "ForceNet": "forcenet",
+    "GemNet-dT": "gemnet_t",
+    "GemNet-dT, 320 steps": "gemnet_t",
+}
+
+
+def rows_of(section: str) -> list[tuple[str, str, list[str]]]:
+    """Model, candidate, and the other cells of each row of the table in a section of the page."""
+    page = (DOCS / "recommended.md").read_text("utf-8")
+    _, _, text = page.partition(f"## What it gives: {section}\n")
+    rows, model = [], ""
+    for line in text.partition("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and cells[1] in CANDIDATES:
+            model = MODEL_OF[cells[0]] if cells[0] else model
+            rows.append((model, CANDIDATES[cells[1]], cells[2:]))
+    return rows
+
+
+def shown(mean: float, deviation: float | None, like: str) -> str:
+    """Mean and deviation, with the digits that the page has."""
+    digits = len(re.sub(r"[*,]", "", like).split(" ")[0].partition(".")[2])
+    more = "" if deviation is None else f" ± {deviation:,.{len(like.rpartition(' ')[2].partition('.')[2])}f}"
+    return f"{mean:,.{digits}f}{more}"
+
+
+@pytest.mark.parametrize(
+    ("section", "molecule", "unit", "folders", "models"),
+    [
+        ("uracil", "uracil", "kcal/mol", ["uracil"], list(MODELS)),
+        ("oxide slabs", "oc22", "eV", ["slabs", "slabs-10-epochs"], ["dimenetplusplus", "gemnet_t"]),
+    ],
+)
+def test_tables_have_the_numbers_of_the_records(section, molecule, unit, folders, models):
+    copies = [read_results(DOCS / "records" / folder) for folder in folders]
+    results = Results(run for copy in copies for name in copy.cells for run in copy.cell(name).runs)
+    rows = [row for row in rows_of(section) if row[0] in models]
+    assert {model for model, _, _ in rows} == set(models)
+    for model, candidate, (seeds, *cells) in rows:
+        cell = results.cell(CandidateExperiment(candidate, model, molecule).cell)
+        assert len(cell.finished) == int(seeds), (model, candidate)
+        for quantity, text in zip(QUANTITIES, cells, strict=False):
+            measure = Measure(quantity, f"{unit}/Å" if quantity == "force MAE" else unit)
+            assert shown(cell.mean(measure), cell.deviation(measure), text) == text.replace("*", ""), (
+                model,
+                candidate,
+                quantity,
+            )

@@ -15,8 +15,8 @@ from ocp_dc.runs.results import RunResult
 
 # what a copy has instead of the folder that it was copied from
 ORIGIN = "OUT"
-# of whatever installation they were read from
-SHIPPED_CONFIGS = re.compile(r"[^\s='\"]*/ocp_dc/configs/")
+# of whatever installation they were read from, in quotes where its path has a space
+SHIPPED_CONFIGS = re.compile(r"(?<=[\s=]')[^']*/ocp_dc/configs/|[^\s='\"]*/ocp_dc/configs/")
 
 
 def copy_runs(runs: Iterable[RunResult], out: Path, to: Path, overwrite: bool) -> list[RunResult]:

@@ -229,11 +229,12 @@ def test_terminal_table(runs_of_table1, capsys):
     assert lines[first].index("22.00") == lines[first + 1].index("[0.50")
 
 
-def test_copies_give_the_same_report_without_what_was_trained(runs_of_table1, write_run, tmp_path_factory):
+@pytest.mark.parametrize("config", [config_file("md17/schnet"), "'/my packages/ocp_dc/configs/md17/schnet.yml'"])
+def test_copies_give_the_same_report_without_what_was_trained(runs_of_table1, write_run, tmp_path_factory, config):
     out, to = runs_of_table1, tmp_path_factory.mktemp("copies") / "of" / "runs"
     run = write_run(Experiment("schnet", "original", "benzene"), losses=[3.0, 2.0], predictions=True)
     description = json.loads((run / "experiment.json").read_text())
-    command = f"ocp-dc train --config-yml {config_file('md17/schnet')} --run-dir {run}"
+    command = f"ocp-dc train --name 'a b' --config-yml {config} --run-dir {run}"
     (run / "experiment.json").write_text(json.dumps(description | {"command": command}))
     assert report(out, "--format", "copies", "--to", to) == 0
 
@@ -242,8 +243,9 @@ def test_copies_give_the_same_report_without_what_was_trained(runs_of_table1, wr
     assert copied == {name for name, status in states.items() if status != "failed"}
     copy = to / "runs" / run.name
     assert {path.name for path in copy.iterdir()} == {"experiment.json", "result.json", "logs"}
+    named = "'md17/schnet.yml'" if "'" in str(config) else "md17/schnet.yml"
     assert json.loads((copy / "experiment.json").read_text()) == description | {
-        "command": f"ocp-dc train --config-yml md17/schnet.yml --run-dir OUT/runs/{run.name}"
+        "command": f"ocp-dc train --name 'a b' --config-yml {named} --run-dir OUT/runs/{run.name}"
     }
     assert [json.loads(line)["split"] for line in (copy / LOG).read_text().splitlines()] == ["val"]
 

@@ -1,4 +1,4 @@
-"""The numbers of docs/recommended.md that docs/records has the runs of."""
+"""The numbers of docs/recommended.md and docs/results.md that docs/records has the runs of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ocp_dc.candidates.definitions import CandidateExperiment
-from ocp_dc.experiments.definitions import MODELS
+from ocp_dc.experiments.definitions import MODELS, Experiment
+from ocp_dc.experiments.validation import LastEpochs
 from ocp_dc.runs.results import Measure, Results, read_results
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -29,6 +30,31 @@ MODEL_OF = {
     "GemNet-dT": "gemnet_t",
     "GemNet-dT, 320 steps": "gemnet_t",
 }
+
+
+SETTINGS = {
+    "original": "original",
+    "IReLU": "irelu",
+    "rescaled": "rescaled",
+    "IReLU, rescaled": "irelu+rescaled",
+    "denormalized, rescaled": "denorm+rescaled",
+    "IReLU, denormalized, rescaled": "irelu+denorm+rescaled",
+}
+ENERGY, CENTERED, FORCE = (Measure(name, "kcal/mol/Å" if name == "force MAE" else "kcal/mol") for name in QUANTITIES)
+AT_LENGTH = (ENERGY, LastEpochs(ENERGY.name, ENERGY.unit), CENTERED, FORCE, LastEpochs(FORCE.name, FORCE.unit))
+RATES = {"constant": "paper", "halved every five epochs": "halved"}
+
+
+def rows_at_length() -> list[tuple[Experiment, list[str]]]:
+    """The experiment of each row of the table of runs at the paper's length, and the other cells."""
+    _, _, text = (DOCS / "results.md").read_text("utf-8").partition("## At the paper's length: ethanol\n")
+    rows, model, protocol = [], "", ""
+    for line in text.partition("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in line.replace("**", "").strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 4 + len(AT_LENGTH) and cells[2] in SETTINGS:
+            model, protocol = MODEL_OF.get(cells[0], model), RATES.get(cells[1], protocol)
+            rows.append((Experiment(model, SETTINGS[cells[2]], "ethanol", protocol=protocol), cells[3:]))
+    return rows
 
 
 def rows_of(section: str) -> list[tuple[str, str, list[str]]]:
@@ -73,3 +99,14 @@ def test_tables_have_the_numbers_of_the_records(section, molecule, unit, folders
                 candidate,
                 quantity,
             )
+
+
+def test_table_at_length_has_the_numbers_of_the_records():
+    results = read_results(DOCS / "records" / "length")
+    rows = [(experiment, cells) for experiment, cells in rows_at_length() if experiment.cell in results.cells]
+    assert sorted(experiment.cell for experiment, _ in rows) == results.cells
+    for experiment, (seeds, *texts) in rows:
+        cell = results.cell(experiment.cell)
+        assert len(cell.finished) == int(seeds), experiment
+        for measure, text in zip(AT_LENGTH, texts, strict=True):
+            assert shown(cell.mean(measure), cell.deviation(measure), text) == text, (experiment, measure.title)

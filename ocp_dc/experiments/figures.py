@@ -109,7 +109,7 @@ def plot_learning_curves(cells: Mapping[str, Cell], measures: tuple[Measure, Mea
     """Errors on the validation set by step: geometric means over seeds, in bands from the lowest to the highest.
 
     Args:
-        cells: by label; seeds are shown as far as all of a cell have come.
+        cells: by label. Of a cell its runs that have finished are shown; where none has, all, as far as they all are.
         measures: energy and force.
 
     Returns:
@@ -132,8 +132,8 @@ def plot_learning_curves(cells: Mapping[str, Cell], measures: tuple[Measure, Mea
 
 
 def _validation_of_all(cell: Cell, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
-    """Steps (S,) at which all of a cell's seeds have been validated, and their errors (seeds, S)."""
-    curves = [dict(zip(*validation_errors(run, measure), strict=True)) for run in cell.runs]
+    """Steps (S,) at which all seeds shown of a cell have been validated, and their errors (seeds, S)."""
+    curves = [dict(zip(*validation_errors(run, measure), strict=True)) for run in cell.finished or cell.runs]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
     return np.array(steps), np.array([[curve[step] for step in steps] for curve in curves])
 

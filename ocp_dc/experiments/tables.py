@@ -158,7 +158,7 @@ def _curve_pictures(table: Table, results: Results) -> list[Picture]:
             for row in group.rows
             if Experiment.of_id(row.cells[place]).model == model
         ]
-        cells = {" ".join(row.labels): results.cell(row.cells[place]) for row in rows}
+        cells = {": ".join(row.labels): results.cell(row.cells[place]) for row in rows}
         molecule = table.molecules[place]
         curves = figures.plot_learning_curves(cells, measures(table.collection))
         if curves:

@@ -139,10 +139,25 @@ def test_learning_curves_are_means_in_bands(results, monkeypatch):
     monkeypatch.setattr(figures, "png", lambda figure: figure)
     (picture,) = pictures_of("table1", results)
     energy, force = picture.png.axes
-    assert [line.get_label() for line in force.lines] == ["SchNet original, n = 3", "SchNet* irelu+rescaled, n = 3"]
+    assert [line.get_label() for line in force.lines] == ["SchNet: original, n = 3", "SchNet*: irelu+rescaled, n = 3"]
     steps, errors = force.lines[0].get_xydata()[0]
     assert (steps, errors) == pytest.approx((40, 4 * (1.02 * 1.04) ** (1 / 3)))
     (band,) = force.collections[0].get_paths()
     assert sorted({round(y, 6) for x, y in band.vertices if x == 40}) == [4.0, 4.16]
     assert "kcal/mol/Å" in force.get_ylabel()
     assert len(energy.lines[0].get_xdata()) == 50
+
+
+def test_seeds_that_are_running_hide_no_learning_curves(results, write_run, tmp_path, monkeypatch):
+    for variant in VARIANTS:
+        write_run(Experiment("schnet", variant, "ethanol", seed=3), "unfinished")
+    running = write_run(Experiment("cgcnn", "irelu+denorm+rescaled", "ethanol", beta=1.0), "unfinished")
+    write_validation(running, energy=1.0, force=1.0)
+    results = read_results(tmp_path)
+    monkeypatch.setattr(figures, "png", lambda figure: figure)
+    (picture,) = pictures_of("table1", results)
+    lines = picture.png.axes[1].lines
+    assert [line.get_label() for line in lines] == ["SchNet: original, n = 3", "SchNet*: irelu+rescaled, n = 3"]
+    assert [len(line.get_xdata()) for line in lines] == [50, 50]
+    alone = figures.plot_learning_curves({"alone": results.cell(running.name)}, measures(MD17))
+    assert [len(line.get_xdata()) for line in alone.axes[0].lines] == [50]

@@ -109,7 +109,8 @@ def plot_learning_curves(cells: Mapping[str, Cell], measures: tuple[Measure, Mea
     """Errors on the validation set by step: geometric means over seeds, in bands from the lowest to the highest.
 
     Args:
-        cells: by label. Of a cell its runs that have finished are shown; where none has, all, as far as they all are.
+        cells: by label. Of a cell its runs that have finished are shown, and how many diverged is said; where none
+            has finished, all are shown, as far as they all have come.
         measures: energy and force.
 
     Returns:
@@ -121,7 +122,9 @@ def plot_learning_curves(cells: Mapping[str, Cell], measures: tuple[Measure, Mea
             steps, errors = _validation_of_all(cell, measure)
             if len(steps):
                 style = {"color": PALETTE[number % len(PALETTE)], "linewidth": 1.2}
-                axes.plot(steps, np.exp(np.log(errors).mean(axis=0)), **style, label=f"{label}, n = {len(errors)}")
+                diverged = f", {len(cell.diverged)} diverged" if cell.diverged else ""
+                shown = f"{label}, n = {len(errors)}{diverged}"
+                axes.plot(steps, np.exp(np.log(errors).mean(axis=0)), **style, label=shown)
                 axes.fill_between(steps, errors.min(axis=0), errors.max(axis=0), color=style["color"], alpha=0.2, lw=0)
         axes.set(xlabel="optimizer step", ylabel=f"{measure.name} on the validation set ({measure.unit})")
         axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -30,8 +30,6 @@ MODEL_OF = {
     "GemNet-dT": "gemnet_t",
     "GemNet-dT, 320 steps": "gemnet_t",
 }
-
-
 SETTINGS = {
     "original": "original",
     "IReLU": "irelu",

@@ -151,13 +151,15 @@ def test_learning_curves_are_means_in_bands(results, monkeypatch):
 def test_seeds_that_are_running_hide_no_learning_curves(results, write_run, tmp_path, monkeypatch):
     for variant in VARIANTS:
         write_run(Experiment("schnet", variant, "ethanol", seed=3), "unfinished")
+    write_run(Experiment("schnet", "original", "ethanol", seed=4), "diverged")
     running = write_run(Experiment("cgcnn", "irelu+denorm+rescaled", "ethanol", beta=1.0), "unfinished")
     write_validation(running, energy=1.0, force=1.0)
     results = read_results(tmp_path)
     monkeypatch.setattr(figures, "png", lambda figure: figure)
     (picture,) = pictures_of("table1", results)
     lines = picture.png.axes[1].lines
-    assert [line.get_label() for line in lines] == ["SchNet: original, n = 3", "SchNet*: irelu+rescaled, n = 3"]
+    labels = ["SchNet: original, n = 3, 1 diverged", "SchNet*: irelu+rescaled, n = 3"]
+    assert [line.get_label() for line in lines] == labels
     assert [len(line.get_xdata()) for line in lines] == [50, 50]
     alone = figures.plot_learning_curves({"alone": results.cell(running.name)}, measures(MD17))
     assert [len(line.get_xdata()) for line in alone.axes[0].lines] == [50]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from ocp_dc.candidates.definitions import CandidateExperiment
 from ocp_dc.experiments.definitions import MODELS, Experiment
 from ocp_dc.experiments.validation import LastEpochs
+from ocp_dc.runs.comparison import paired
 from ocp_dc.runs.results import Measure, Results, read_results
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -40,7 +42,33 @@ SETTINGS = {
 }
 ENERGY, CENTERED, FORCE = (Measure(name, "kcal/mol/Å" if name == "force MAE" else "kcal/mol") for name in QUANTITIES)
 AT_LENGTH = (ENERGY, LastEpochs(ENERGY.name, ENERGY.unit), CENTERED, FORCE, LastEpochs(FORCE.name, FORCE.unit))
-RATES = {"constant": "paper", "halved every five epochs": "halved"}
+LAST_ENERGY, LAST_FORCE = AT_LENGTH[1], AT_LENGTH[4]
+PROTOCOLS = {
+    "paper, constant rate": "paper",
+    "rate halved every five epochs": "halved",
+    "recommended": "recommended",
+}
+METHOD = {
+    "schnet": "irelu+rescaled",
+    "cgcnn": "irelu+denorm+rescaled",
+    "dimenetplusplus": "irelu+rescaled",
+    "forcenet": "irelu+denorm+rescaled",
+}
+# what rows of the claims compare, and the rate and quantity of each "× …" in them; "rest" is the method without IReLU
+ALL_THREE = [("paper", ENERGY), ("paper", CENTERED), ("paper", FORCE)]
+FORCES = [("paper", FORCE), ("halved", FORCE)]
+COMPARED = {
+    "The method lowers the energy error": (
+        ("original", "method"),
+        [("paper", ENERGY), ("paper", LAST_ENERGY), ("halved", ENERGY)],
+    ),
+    "— without the constant": (("original", "method"), [("paper", CENTERED), ("halved", CENTERED)]),
+    "It lowers the force errors of CGCNN": (("original", "method"), FORCES),
+    "It raises that of SchNet": (("original", "method"), FORCES),
+    "IReLU alone lowers neither": (("original", "irelu"), ALL_THREE),
+    "With the rest of the method, IReLU": (("rest", "method"), ALL_THREE),
+    "The rest without IReLU": (("original", "rest"), ALL_THREE),
+}
 
 
 def rows_at_length() -> list[tuple[Experiment, list[str]]]:
@@ -50,7 +78,7 @@ def rows_at_length() -> list[tuple[Experiment, list[str]]]:
     for line in text.partition("\n## ")[0].splitlines():
         cells = [cell.strip() for cell in line.replace("**", "").strip("|").split("|")]
         if line.startswith("|") and len(cells) == 4 + len(AT_LENGTH) and cells[2] in SETTINGS:
-            model, protocol = MODEL_OF.get(cells[0], model), RATES.get(cells[1], protocol)
+            model, protocol = MODEL_OF.get(cells[0], model), PROTOCOLS.get(cells[1], protocol)
             rows.append((Experiment(model, SETTINGS[cells[2]], "ethanol", protocol=protocol), cells[3:]))
     return rows
 
@@ -108,3 +136,38 @@ def test_table_at_length_has_the_numbers_of_the_records():
         assert len(cell.finished) == int(seeds), experiment
         for measure, text in zip(AT_LENGTH, texts, strict=True):
             assert shown(cell.mean(measure), cell.deviation(measure), text) == text, (experiment, measure.title)
+
+
+def rows_of_claims() -> list[tuple[str, str, str]]:
+    """Claim, model, and what came out here, of each row of the claims about runs at the paper's length."""
+    _, _, text = (DOCS / "results.md").read_text("utf-8").partition("| claim of the paper |")
+    rows, claim = [], ""
+    for line in text.partition("\n\n")[0].splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        claim = cells[0] or claim
+        rows.append((claim, MODEL_OF[cells[1].partition(";")[0]], cells[2]))
+    return rows
+
+
+def cell_of(model: str, settings: str, protocol: str) -> str:
+    """Name of the cell of a row's settings on ethanol."""
+    method = METHOD[model]
+    variant = {"method": method, "rest": method.removeprefix("irelu+")}.get(settings, settings)
+    return Experiment(model, variant, "ethanol", protocol=protocol).cell
+
+
+def test_claims_have_the_ratios_of_the_records():
+    results = read_results(DOCS / "records" / "length")
+    checked = set()
+    for claim, model, here in rows_of_claims():
+        start, (settings, quantities) = next(each for each in COMPARED.items() if claim.startswith(each[0]))
+        ratios = re.findall(r"× (\d[\d.,]*\b)(?:, lower in (\d) of (\d))?", here)
+        for (protocol, measure), (ratio, *counts) in zip(quantities, ratios, strict=False):
+            cells = [cell_of(model, each, protocol) for each in settings]
+            if set(cells) <= set(results.cells):
+                found = paired(*map(results.cell, cells), measure)
+                digits = len(ratio.partition(".")[2])
+                assert f"{math.exp(found.mean):,.{digits}f}" == ratio, (claim, model, measure.title)
+                assert counts == ([str(found.lower), str(found.count)] if found.count > 1 else ["", ""]), (claim, model)
+                checked.add(start)
+    assert checked == set(COMPARED)

@@ -71,12 +71,14 @@ class ClockedLoader:
     """A loader that keeps, in ``asked``, when each batch of the epoch was asked for: the steps lie between.
 
     Attributes:
+        finish: waits for what a GPU has still to do, before the counted steps and after them.
         watching: a context that the second step is to run in.
     """
 
-    def __init__(self, loader, now: Callable[[], float]) -> None:
+    def __init__(self, loader, now: Callable[[], float], finish: Callable[[], None] = lambda: None) -> None:
         self.loader = loader
         self.now = now
+        self.finish = finish
         self.asked: list[float] = []
         self.watching: contextlib.AbstractContextManager | None = None
 
@@ -91,6 +93,8 @@ class ClockedLoader:
                 self.watching.__enter__()
             if self.watching and position == 2:
                 self.watching.__exit__(None, None, None)
+            if position in (1, len(self) - 1):
+                self.finish()
             self.asked.append(self.now())
             yield next(batches)
 
@@ -151,7 +155,8 @@ class Side:
         self.trainer = trainer
         self.now = now
         self.flushes_denormals = name != "stock"
-        trainer.train_loader = ClockedLoader(trainer.train_loader, now)
+        finish = [torch.cuda.synchronize] if trainer.device.type == "cuda" else []
+        trainer.train_loader = ClockedLoader(trainer.train_loader, now, *finish)
         self.epochs = 0
         self.seconds: list[float] = []
         self.product_seconds: list[float] = []
@@ -286,16 +291,16 @@ def row(model: str, side: Side | Checkout, ours: Side) -> list[str]:
 
 
 def print_tables(options: argparse.Namespace) -> None:
-    rows = [HEADER]
+    """One for each model, as soon as it is measured."""
+    step = f", {options.step} step" if options.step else ""
     for model in options.models:
         with sides_of(options, model, sample_path()) as sides:
             for side in sides:
                 side.record()
             measure(sides, options.repeats)
-            rows += [row(model, side, sides[0]) for side in sides]
-    step = f", {options.step} step" if options.step else ""
-    print(f"\n{options.width} width, {options.activation}{step}; {machine(options)}")
-    print(format_table(rows))
+            rows = [HEADER, *(row(model, side, sides[0]) for side in sides)]
+        print(f"\n{options.width} width, {options.activation}{step}; {machine(options)}")
+        print(format_table(rows), flush=True)
 
 
 # --- the figure -------------------------------------------------------------------------------------------------------

@@ -2,11 +2,15 @@
 """Estimate the GPU memory of training a config, without a GPU, and how many structures of a batch fit.
 
     python scripts/estimate_memory.py --config-yml configs/oc22/gemnet_t.yml --atoms 80 --gigabytes 80
+    python scripts/estimate_memory.py --config-yml configs/oc22/gemnet_t.yml --atoms 80 --measure 10 20
 
 One training step (energy, forces, loss, backward) of one structure runs on the CPU while every tensor that PyTorch
 keeps for a backward pass is counted, each storage once. The estimate is that sum times the batch size, plus four times
 the parameters (weights, gradients, Adam's two averages). What kernels need while they run, and what the allocator loses
 to fragments, comes on top: --margin (a fifth by default) is left free for it.
+
+--measure trains on the GPU instead, three steps at each of these batch sizes, and prints the most memory and the time
+of the last.
 
 The structure is a rock-salt crystal of about --atoms atoms, all of them with as many neighbours as the config's limit.
 """
@@ -14,6 +18,7 @@ The structure is a rock-salt crystal of about --atoms atoms, all of them with as
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
@@ -60,11 +65,55 @@ def kept_bytes(model: torch.nn.Module, batch: Batch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        out = model(batch)
-        loss = out["energy"].abs().sum() + out["forces"].abs().mean()
+        loss = loss_of(model, batch)
     total = sum(size for _, size in storages.values())
     loss.backward()
     return total
+
+
+def measured(model: torch.nn.Module, structure: Batch, size: int) -> tuple[str, str]:
+    """A row: the memory and the time of the third training step of a batch on the GPU."""
+    name = f"batch of {size}"
+    batch = Batch.from_data_list(structure.to_data_list() * size).to("cuda")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    optimizer = torch.optim.Adam(model.parameters())
+    try:
+        for _ in range(3):
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            optimizer.zero_grad()
+            loss_of(model, batch).backward()
+            optimizer.step()
+            torch.cuda.synchronize()
+    except torch.cuda.OutOfMemoryError:
+        return name, "does not fit"
+    tensors, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    seconds = time.perf_counter() - started
+    return name, f"{tensors / GIGABYTE:.1f} GiB, {reserved / GIGABYTE:.1f} with the allocator's; {seconds:.2f} s a step"
+
+
+def loss_of(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    out = model(batch)
+    return out["energy"].abs().sum() + out["forces"].abs().mean()
+
+
+def estimate(model: torch.nn.Module, batch: Batch, size: int, gigabytes: float, margin: float) -> list[tuple[str, str]]:
+    """Rows: what one structure takes, and what that makes of batches."""
+    edges = model.generate_graph(batch).edge_index.shape[1]
+    per_structure = kept_bytes(model, batch)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    fixed = 4 * 4 * parameters
+
+    room = gigabytes * GIGABYTE * (1 - margin) - fixed
+    needed = (fixed + size * per_structure) / GIGABYTE
+    return [
+        ("structure", f"{int(batch.natoms)} atoms, {edges:,} edges"),
+        ("parameters", f"{parameters:,}: {fixed / GIGABYTE:.2f} GiB with gradients and Adam's averages"),
+        ("kept per structure", f"{per_structure / GIGABYTE:.2f} GiB"),
+        (f"batch of {size}", f"{needed:.1f} GiB"),
+        (f"fit in {gigabytes:g} GiB", f"{int(room // per_structure)} structures, {margin:.0%} left free"),
+    ]
 
 
 def main() -> None:
@@ -73,29 +122,22 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, default=80, help="of a structure (default 80, a usual size in OC22)")
     parser.add_argument("--gigabytes", type=float, default=80.0, help="of the GPU (default 80)")
     parser.add_argument("--margin", type=float, default=0.2, help="fraction to leave free (default 0.2)")
+    parser.add_argument("--measure", type=int, nargs="+", metavar="SIZE", help="train batches of so many on the GPU")
     options = parser.parse_args()
+    if options.measure and not torch.cuda.is_available():
+        parser.error("--measure needs a GPU, and there is none; without it the memory is estimated")
 
     setup_imports()  # registers fairchem's models
     config = load_config(options.config_yml)[0]
     settings = dict(config["model"])
     model = registry.get_model_class(settings.pop("name"))(**settings).train()
     batch = crystal(options.atoms)
-    edges = model.generate_graph(batch).edge_index.shape[1]
-    per_structure = kept_bytes(model, batch)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    fixed = 4 * 4 * parameters
-
-    room = options.gigabytes * GIGABYTE * (1 - options.margin) - fixed
-    size = config["optim"]["batch_size"]
-    needed = (fixed + size * per_structure) / GIGABYTE
-    fitting = f"{int(room // per_structure)} structures, {options.margin:.0%} left free"
-    rows = [
-        ("structure", f"{int(batch.natoms)} atoms, {edges:,} edges"),
-        ("parameters", f"{parameters:,}: {fixed / GIGABYTE:.2f} GiB with gradients and Adam's averages"),
-        ("kept per structure", f"{per_structure / GIGABYTE:.2f} GiB"),
-        (f"batch of {size}", f"{needed:.1f} GiB"),
-        (f"fit in {options.gigabytes:g} GiB", fitting),
-    ]
+    if options.measure:
+        model.to("cuda")
+        print(f"{torch.cuda.get_device_name()}, {int(batch.natoms)} atoms")
+        rows = [measured(model, batch, size) for size in options.measure]
+    else:
+        rows = estimate(model, batch, config["optim"]["batch_size"], options.gigabytes, options.margin)
     for name, value in rows:
         print(f"{name:<20}{value}")
 

@@ -148,9 +148,11 @@ class PhysicsStudy(Study):
     def prepare(self, runs: Sequence[Run]) -> tuple[list[Run], list[Outcome]]:
         """Makes the data if they are not given."""
         require_extra()
-        path, data = runs[0].source.prepare(runs[0].table.equation)
+        prepared = {}
         for run in runs:
-            run.describe(path, data)
+            if run.target not in prepared:
+                prepared[run.target] = run.source.prepare(run.table.equation)
+            run.describe(*prepared[run.target])
         return list(runs), []
 
     def table(self, target: str, results: Results) -> Table:

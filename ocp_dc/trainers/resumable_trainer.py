@@ -39,6 +39,7 @@ class ResumableTrainer(PredictingTrainer):
         self.data_units = data_units
         self.last_checkpoint: str | None = None
         self._resumed: dict[str, Any] = {}
+        self._written = False
         super().__init__(**settings)
 
     def load_checkpoint(
@@ -86,6 +87,7 @@ class ResumableTrainer(PredictingTrainer):
             keep_as_previous(path)
         if training_state:
             self.last_checkpoint = str(path)
+            self._written = True
         return str(path)
 
     @contextmanager
@@ -99,7 +101,7 @@ class ResumableTrainer(PredictingTrainer):
         with file_lock(folder / LOCK, wait=False) as lock:
             if lock is None:
                 raise InputError(f"{folder} is being written to by another run: choose another --timestamp-id, or wait")
-            own = self._resumed and Path(self.last_checkpoint).resolve().parent == folder.resolve()
+            own = (self._resumed or self._written) and Path(self.last_checkpoint).resolve().parent == folder.resolve()
             if existing.exists() and not own:
                 raise InputError(f"{existing} exists and is another run's: choose another --run-dir or --timestamp-id")
             yield

@@ -341,4 +341,6 @@ def _capture(replay: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> C
         graph.replay()
         return results
 
+    # the recorded launches read the trace's constants, whose memory would be given to others
+    from_recording.trace = replay
     return from_recording

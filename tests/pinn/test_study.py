@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from ocp_dc.cli import main
 from ocp_dc.pinn.equations import DIFFUSION_REACTION
 from ocp_dc.pinn.generation import generate
 from ocp_dc.pinn.protocols import NETWORKS, TABLES
+from ocp_dc.runs import commands
 from ocp_dc.runs.records import read_record
 from ocp_dc.runs.study import study_of
 
@@ -104,6 +106,16 @@ def test_two_rows_at_smoke_scale(ocp_dc, tmp_path):
     written = next(manifest.parent.glob("*.hdf5")).stat()
     assert ocp_dc(*arguments, "--seeds", 1)[0] == 0
     assert next(manifest.parent.glob("*.hdf5")).stat() == written
+
+
+@needs_extra
+def test_tables_that_are_started_together_have_data_of_their_own(ocp_dc, tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "run_all", lambda folders, jobs, patience: [])
+    ocp_dc("reproduce", "table3", "table5", "--scale", "smoke", "--out", "out", "--network", "tanh")
+    for target, equation in (("table3", "advection"), ("table5", "diffusion_reaction")):
+        description = read_record(tmp_path / "out" / "runs" / f"{target}-as_published-tanh-s0" / "experiment.json")
+        assert description["equation"] == description["data"]["equation"] == equation
+        assert Path(description["data_path"]).parent.name.startswith(equation)
 
 
 @needs_extra

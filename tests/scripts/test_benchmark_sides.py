@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -82,3 +84,18 @@ def test_operations_and_matrix_products_are_counted(training):
     ((func, (left, right), _),) = recorded.products
     assert func is torch.ops.aten.mm.default
     assert (left.shape, right.shape, left.device.type) == (a.shape, b.shape, "meta")
+
+
+def test_steps_of_both_sides_are_measured():
+    """In a process of its own, as both trainers need fairchem's process group."""
+    command = [sys.executable, SCRIPTS / "benchmark_training.py", "--width=narrow", "--steps=3", "--repeats=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    header, ours, stock = (line.split() for line in done.stdout.splitlines()[-3:])
+    assert header[:2] == ["model", "side"]
+    assert (ours[:2], stock[:2]) == (["schnet", "ours"], ["schnet", "stock"])
+    milliseconds = float(ours[2]), float(stock[2])
+    assert min(milliseconds) > 0
+    # of the table's rounded times
+    assert float(stock[-4]) == pytest.approx(milliseconds[1] / milliseconds[0], rel=0.1)

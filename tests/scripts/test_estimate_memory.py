@@ -56,3 +56,11 @@ def test_prints_what_fits(script, monkeypatch, capsys):
     assert lines["structure"].strip() == "8 atoms, 400 edges"
     assert "batch of 20" in lines
     assert lines["fit in 80 GiB"].strip().endswith("structures, 20% left free")
+
+
+def test_measures_nothing_without_a_gpu(script, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["estimate_memory.py", "--config-yml", str(CONFIG), "--measure", "3"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "--measure needs a GPU, and there is none" in capsys.readouterr().err

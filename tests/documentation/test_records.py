@@ -77,6 +77,14 @@ def rows_at_length() -> list[tuple[Experiment, list[str]]]:
     return rows
 
 
+def rows_by_beta() -> list[tuple[Experiment, list[str]]]:
+    """The experiment of each row of Fig. 1's table, and the other cells."""
+    _, _, text = (DOCS / "results.md").read_text("utf-8").partition("\n### The weight of forces (Fig. 1)\n")
+    lines = [line.strip("|").split("|") for line in text.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line] for line in lines[2:]]
+    return [(Experiment("schnet", "original", "ethanol", beta=float(beta)), cells) for beta, *cells in rows]
+
+
 def rows_of(section: str) -> list[tuple[str, str, list[str]]]:
     """Model, candidate, and the other cells of each row of the table in a section of the page."""
     page = (DOCS / "recommended.md").read_text("utf-8")
@@ -121,10 +129,15 @@ def test_tables_have_the_numbers_of_the_records(section, molecule, unit, folders
             )
 
 
-def test_table_at_length_has_the_numbers_of_the_records():
+def test_tables_at_length_have_the_numbers_of_the_records():
     results = read_results(DOCS / "records" / "length")
-    rows = [(experiment, cells) for experiment, cells in rows_at_length() if experiment.cell in results.cells]
-    assert sorted(experiment.cell for experiment, _ in rows) == results.cells
+    rows = [
+        (experiment, cells)
+        for experiment, cells in rows_at_length() + rows_by_beta()
+        if experiment.cell in results.cells
+    ]
+    assert sorted({experiment.cell for experiment, _ in rows}) == results.cells
+    assert len(rows_by_beta()) == len(TABLES["fig1"].betas)
     for experiment, (seeds, *texts) in rows:
         cell = results.cell(experiment.cell)
         assert len(cell.finished) == int(seeds), experiment

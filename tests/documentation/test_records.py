@@ -77,12 +77,20 @@ def rows_at_length() -> list[tuple[Experiment, list[str]]]:
     return rows
 
 
+def table_of(title: str) -> list[list[str]]:
+    """The rows of the table in a part of the page, without its header."""
+    _, _, text = (DOCS / "results.md").read_text("utf-8").partition(f"\n### {title}\n")
+    lines = re.split(r"\n##+ ", text)[0].replace("**", "").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return rows[2:]
+
+
 def rows_by_beta() -> list[tuple[Experiment, list[str]]]:
     """The experiment of each row of Fig. 1's table, and the other cells."""
-    _, _, text = (DOCS / "results.md").read_text("utf-8").partition("\n### The weight of forces (Fig. 1)\n")
-    lines = [line.strip("|").split("|") for line in text.partition("\n## ")[0].splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line] for line in lines[2:]]
-    return [(Experiment("schnet", "original", "ethanol", beta=float(beta)), cells) for beta, *cells in rows]
+    return [
+        (Experiment("schnet", "original", "ethanol", beta=float(beta)), cells)
+        for beta, *cells in table_of("The weight of forces (Fig. 1)")
+    ]
 
 
 def rows_of(section: str) -> list[tuple[str, str, list[str]]]:
@@ -143,6 +151,17 @@ def test_tables_at_length_have_the_numbers_of_the_records():
         assert len(cell.finished) == int(seeds), experiment
         for measure, text in zip(AT_LENGTH, texts, strict=True):
             assert shown(cell.mean(measure), cell.deviation(measure), text) == text, (experiment, measure.title)
+
+
+def test_other_widths_have_the_numbers_of_the_records():
+    folder = ""
+    for width, settings, *texts in table_of("Other widths"):
+        folder = f"length-width-{width}" if width else folder
+        cell = read_results(DOCS / "records" / folder).cell(Experiment("schnet", SETTINGS[settings], "ethanol").cell)
+        assert len(cell.finished) == 1
+        for measure, text in zip(AT_LENGTH, texts, strict=True):
+            assert shown(cell.mean(measure), None, text) == text, (folder, settings, measure.title)
+    assert folder == "length-width-128"
 
 
 def rows_of_claims() -> list[tuple[str, str, str]]:

@@ -152,7 +152,10 @@ def answer(arguments: Path) -> None:
     finally:
         for name, text in outputs.items():
             arguments.with_name(name).write_text(text.getvalue())
-    arguments.with_name("status").write_text(f"{status}\n")
+    # under another name until it is complete: the client reads it as soon as it is there
+    unfinished = arguments.with_name("unfinished")
+    unfinished.write_text(f"{status}\n")
+    unfinished.replace(arguments.with_name("status"))
 
 
 def edit_file(folder: Path, block: Block) -> None:

@@ -19,6 +19,7 @@ from fairchem.core.common.flags import flags
 from page_blocks import Block, PageError
 
 from ocp_dc.cli import main
+from ocp_dc.files import replacing
 
 REPOSITORY = Path(__file__).parent.parent.parent
 LIMIT_SECONDS = 900.0
@@ -152,10 +153,9 @@ def answer(arguments: Path) -> None:
     finally:
         for name, text in outputs.items():
             arguments.with_name(name).write_text(text.getvalue())
-    # under another name until it is complete: the client reads it as soon as it is there
-    unfinished = arguments.with_name("unfinished")
-    unfinished.write_text(f"{status}\n")
-    unfinished.replace(arguments.with_name("status"))
+    # the client reads it as soon as it is there
+    with replacing(arguments.with_name("status")) as unfinished:
+        unfinished.write_text(f"{status}\n")
 
 
 def edit_file(folder: Path, block: Block) -> None:

@@ -84,10 +84,11 @@ class Run:
 
     @property
     def pace(self) -> tuple[str, ...]:
-        """Runs of its config and molecule, of its config, and of its model take as long a step."""
-        collection, width, config = self.experiment.collection.name, self.scale.width_name, self.experiment.config
-        of_model = f"{width} {collection} {self.experiment.model}"
-        return f"{width} {config} {self.experiment.molecule}", f"{width} {config}", of_model
+        """Runs of its config and molecule, of its model and molecule, of its config, and of its model are like it."""
+        collection, molecule = self.experiment.collection.name, self.experiment.molecule
+        of_config = f"{self.scale.width_name} {self.experiment.config}"
+        of_model = f"{self.scale.width_name} {collection} {self.experiment.model}"
+        return f"{of_config} {molecule}", f"{of_model} {molecule}", of_config, of_model
 
     @property
     def batch_size(self) -> int:

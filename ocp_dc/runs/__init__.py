@@ -8,7 +8,8 @@
   :class:`~ocp_dc.errors.DivergedError` where there is nothing to measure since numbers became infinite.
 - ``steps``: how many there are; ``log``: the file in the folder that has a line of JSON with ``step`` for some of them.
 - ``cell``: the cell of a table that it is for; ``seed``: runs of a cell differ in nothing else.
-- ``pace``: words for what takes equally long a step, from the closest to the least close.
+- ``pace``: words for what takes as long a step: the first for runs that differ in nothing that costs time, others for
+  runs that are like it, from the closest to the least close.
 - whatever else the function or a reader wants to know.
 
 ``result.json`` has ``status`` (``finished``, ``diverged``, ``failed``), ``step``, ``message``, ``seconds``, ``device``

@@ -14,6 +14,7 @@ from ocp_dc.terminal import format_table
 
 # where times are from
 MEASURED, ESTIMATED, UNKNOWN = "measured", "estimated, GPU", "not measured"
+LIKE_IT = "in runs like it"
 
 
 class PlannedRun(Protocol):
@@ -47,7 +48,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of a step, and where they are from: ``measured`` (here, or where else), ``estimated`` for a GPU."""
+    """Seconds of a step, and where they are from.
+
+    That is ``measured`` (here, or where else; or in other runs that are like it), or ``estimated`` for a GPU.
+    """
 
     seconds: float
     origin: str
@@ -80,9 +84,11 @@ class StepTimes:
 
     def of(self, run: PlannedRun) -> StepTime | None:
         """The mean over the runs that are closest to it, or what is estimated; None without any."""
-        found = next((self._measured[word] for word in run.pace if word in self._measured), {})
-        for origin in sorted(found):
-            return StepTime(sum(found[origin]) / len(found[origin]), origin)
+        for closeness, word in enumerate(run.pace):
+            found = self._measured.get(word, {})
+            for origin in sorted(found):
+                like_it = f", {LIKE_IT}" if closeness else ""
+                return StepTime(sum(found[origin]) / len(found[origin]), origin + like_it)
         seconds = self._estimate.seconds(run) if self._estimate else None
         return None if seconds is None else StepTime(seconds, ESTIMATED)
 

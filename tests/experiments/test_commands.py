@@ -85,7 +85,7 @@ def test_plan_shows_steps_states_and_times_measured_in_finished_runs(reproduce, 
     _, printed, _ = reproduce("table9", "--molecule", "ethanol", "--seeds", 2, "--out", "out", "--dry-run")
     lines = [re.split(r"\s{2,}", line) for line in printed.splitlines()]
     assert lines[1][3:] == ["125,000", "finished"]
-    assert lines[2][3:] == ["125,000", "17 h 22 min", "measured", "to do"]
+    assert lines[2][3:] == ["125,000", "17 h 22 min", "measured, in runs like it", "to do"]
     assert lines[3][3::2] == [
         "125,000",
         "estimated, GPU",

@@ -54,7 +54,13 @@ def test_times_of_the_same_device_come_first_then_those_of_others_with_their_nam
 def test_a_closer_run_counts_for_more_than_a_closer_device(measured, tmp_path):
     measured("like-it", 2.0, H100, "exact")
     measured("another", 3.0, A100, "close")
-    assert StepTimes(tmp_path, A100).of(Brew(tmp_path)).seconds == 2.0
+    assert StepTimes(tmp_path, A100).of(Brew(tmp_path)) == StepTime(2.0, f"measured, {H100}")
+
+
+def test_times_of_runs_that_are_only_like_it_are_said_to_be(measured, tmp_path):
+    measured("another", 3.0, A100, "close")
+    assert StepTimes(tmp_path, A100).of(Brew(tmp_path)) == StepTime(3.0, "measured, in runs like it")
+    assert StepTimes(tmp_path, H100).of(Brew(tmp_path)) == StepTime(3.0, f"measured, {A100}, in runs like it")
 
 
 def test_runs_of_earlier_versions_say_no_device_and_count_for_any(measured, tmp_path):

@@ -93,6 +93,14 @@ def rows_by_beta() -> list[tuple[Experiment, list[str]]]:
     ]
 
 
+def rows_of_aspirin() -> list[tuple[Experiment, list[str]]]:
+    """The experiment of each row of aspirin's table, and the other cells."""
+    return [
+        (Experiment("schnet", SETTINGS[settings], "aspirin"), cells)
+        for settings, *cells in table_of("A second molecule: aspirin")
+    ]
+
+
 def rows_of(section: str) -> list[tuple[str, str, list[str]]]:
     """Model, candidate, and the other cells of each row of the table in a section of the page."""
     page = (DOCS / "recommended.md").read_text("utf-8")
@@ -141,7 +149,7 @@ def test_tables_at_length_have_the_numbers_of_the_records():
     results = read_results(DOCS / "records" / "length")
     rows = [
         (experiment, cells)
-        for experiment, cells in rows_at_length() + rows_by_beta()
+        for experiment, cells in rows_at_length() + rows_by_beta() + rows_of_aspirin()
         if experiment.cell in results.cells
     ]
     assert sorted({experiment.cell for experiment, _ in rows}) == results.cells
@@ -164,38 +172,39 @@ def test_other_widths_have_the_numbers_of_the_records():
     assert folder == "length-width-128"
 
 
-def rows_of_claims() -> list[tuple[str, str, str]]:
-    """Claim, model, and what came out here, of each row of the claims about runs at the paper's length."""
+def rows_of_claims() -> list[tuple[str, str, str, str]]:
+    """Claim, model, molecule, and what came out here, of each row of the claims about runs at the paper's length."""
     _, _, text = (DOCS / "results.md").read_text("utf-8").partition("| claim of the paper |")
     rows, claim = [], ""
     for line in text.partition("\n\n")[0].splitlines()[2:]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         claim = cells[0] or claim
-        rows.append((claim, MODEL_OF[cells[1].partition(";")[0]], cells[2]))
+        model, _, molecule = cells[1].partition(";")[0].partition(" on ")
+        rows.append((claim, MODEL_OF[model], molecule or "ethanol", cells[2]))
     return rows
 
 
-def compared(table: str, model: str, protocol: str) -> list[str]:
-    """Names of the cells that a table of the paper compares, on ethanol; the baseline first."""
+def compared(table: str, model: str, molecule: str, protocol: str) -> list[str]:
+    """Names of the cells that a table of the paper compares; the baseline first."""
     (row,) = (row for row in TABLES[table].rows if row.model == model)
-    return [Experiment(model, variant, "ethanol", protocol=protocol).cell for variant in row.variants]
+    return [Experiment(model, variant, molecule, protocol=protocol).cell for variant in row.variants]
 
 
 def test_claims_have_the_ratios_of_the_records():
     results = read_results(DOCS / "records" / "length")
     rows, checked = rows_of_claims(), set()
-    for claim, model, here in rows:
+    for claim, model, molecule, here in rows:
         start, (table, quantities) = next(each for each in COMPARED.items() if claim.startswith(each[0]))
         ratios = re.findall(r"× (\d[\d.,]*\b)(?:, lower in (\d) of (\d))?", here)
         assert 0 < len(ratios) <= len(quantities), (claim, model)
         # a row ends before the halved rate where there are no such runs
         for (protocol, measure), (ratio, *counts) in zip(quantities, ratios, strict=False):
-            cells = compared(table, model, protocol)
+            cells = compared(table, model, molecule, protocol)
             # SchNet's at the halved rate are not in the records
             if set(cells) <= set(results.cells):
                 found = paired(*map(results.cell, cells), measure)
                 digits = len(ratio.partition(".")[2])
                 assert f"{math.exp(found.mean):,.{digits}f}" == ratio, (claim, model, measure.title)
                 assert counts == ([str(found.lower), str(found.count)] if found.count > 1 else ["", ""]), (claim, model)
-                checked.add((start, model))
+                checked.add((start, model, molecule))
     assert len(checked) == len(rows)

@@ -142,3 +142,15 @@ def test_this_packages_classes_train_as_fairchems(model, train_arguments, tmp_pa
     assert len(own) == 3
     assert len(losses[0]) == 20
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_step_of_the_same_molecule_is_more_like_it_than_one_of_the_same_config(tmp_path):
+    pace = planned(Experiment("schnet", "original", "aspirin"), "length", tmp_path).pace
+
+    def closeness(variant: str, molecule: str) -> int:
+        other = planned(Experiment("schnet", variant, molecule), "length", tmp_path).pace
+        return next(index for index, word in enumerate(pace) if word in other)
+
+    assert closeness("original", "aspirin") == 0
+    assert 0 < closeness("irelu+rescaled", "aspirin") < closeness("original", "ethanol")
+    assert closeness("original", "ethanol") < closeness("irelu+rescaled", "ethanol")

@@ -10,6 +10,8 @@ import pytest
 from test_training import launch, only_checkpoint
 
 from ocp_dc import cli
+from ocp_dc.launch import run_fairchem
+from ocp_dc.signals import EndedBySignal
 
 
 @contextmanager
@@ -39,6 +41,19 @@ def test_training_ends_in_order(train_arguments, tmp_path, name):
     assert f"it goes on from {only_checkpoint(tmp_path)}" in output
     assert "Traceback" not in output
     assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_a_checkpoint_that_is_whole_is_gone_on_from(train_arguments, tmp_path, monkeypatch, caplog):
+    """The signal comes when the checkpoint has its name and the trainer has not yet noted it."""
+
+    def interrupted(folder):
+        if list(tmp_path.glob("checkpoints/*/checkpoint.pt")):
+            raise EndedBySignal(signal.SIGTERM)
+
+    monkeypatch.setattr("ocp_dc.files._sync_folder", interrupted)
+    with pytest.raises(EndedBySignal):
+        run_fairchem("train", train_arguments("schnet_dc", "--optim.checkpoint_every=2"))
+    assert f"stopped in step 2; it goes on from {only_checkpoint(tmp_path)}" in caplog.text
 
 
 def test_nohup_is_left_alone():

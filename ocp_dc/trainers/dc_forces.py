@@ -210,9 +210,9 @@ class DerivativeConstrainedTrainer(ResumableTrainer):
             try:
                 self._train(disable_eval_tqdm)
             except KeyboardInterrupt:
-                logging.warning(
-                    f"stopped in step {self.step}; it goes on from {self.last_checkpoint or 'its beginning'}"
-                )
+                # a checkpoint has its name a moment before it is the last one
+                last = self._own_checkpoint if self._own_checkpoint.exists() else self.last_checkpoint
+                logging.warning(f"stopped in step {self.step}; it goes on from {last or 'its beginning'}")
                 raise
 
     def _train(self, disable_eval_tqdm: bool) -> None:

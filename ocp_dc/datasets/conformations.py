@@ -73,6 +73,8 @@ class Trajectory:
         energy_unit: one of ``ENERGY_UNITS_IN_EV``.
         units_from: ``file``, ``option`` or ``assumed``.
         theory: as the file states it, else ``not stated``.
+        interval_fs: from one conformation to the next; None where the file does not state it, as with the next.
+        autocorrelation_fs: integrated autocorrelation time of the energies.
     """
 
     path: Path
@@ -83,6 +85,8 @@ class Trajectory:
     energy_unit: str
     units_from: str
     theory: str = "not stated"
+    interval_fs: float | None = None
+    autocorrelation_fs: float | None = None
 
     @property
     def formula(self) -> str:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ocp_dc.datasets.conformations import Trajectory, check_conformations
 from ocp_dc.datasets.conversion_settings import SPLIT_NAMES
+from ocp_dc.datasets.generation.autocorrelation import independent_count
 from ocp_dc.datasets.manifest import MoleculeManifest, StructuresManifest, read_manifest
 from ocp_dc.datasets.structures import ENERGY_UNIT, UNITS_FROM
 from ocp_dc.errors import InputError
@@ -68,7 +69,7 @@ def describe_trajectory(trajectory: Trajectory) -> Column:
     for block in tqdm(trajectory.blocks(), desc=printable(trajectory.molecule), unit="block"):
         check_conformations(trajectory.path, block)
         labels.add(block.energies, block.forces)
-    what = _describe_molecule(trajectory)
+    what = {**_describe_molecule(trajectory), **_describe_dynamics(trajectory)}
     return _describe_file(trajectory, what, labels, trajectory.energy_unit, trajectory.units_from)
 
 
@@ -97,6 +98,18 @@ def _describe_file(
 
 def _describe_molecule(source: Trajectory | MoleculeManifest) -> Column:
     return {"molecule": source.molecule, "composition": source.formula, "atoms": f"{len(source.atomic_numbers)}"}
+
+
+def _describe_dynamics(trajectory: Trajectory) -> Column:
+    """How far apart conformations are, where the file says so."""
+    if trajectory.interval_fs is None or trajectory.autocorrelation_fs is None:
+        return {}
+    independent = independent_count(trajectory.count, trajectory.autocorrelation_fs / trajectory.interval_fs)
+    return {
+        "interval (fs)": f"{trajectory.interval_fs:g}",
+        "energy autocorrelation (fs)": f"{trajectory.autocorrelation_fs:,.0f}",
+        "worth": f"about {independent:,} independent conformations",
+    }
 
 
 def _describe_atoms(atoms: AtomStatistics) -> Column:

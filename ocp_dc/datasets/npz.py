@@ -50,6 +50,8 @@ def open_npz(path: Path, energy_unit: str | None) -> Trajectory:
             require_integers(path, member.shape, member.dtype)
             numbers = check_atomic_numbers(path, member.whole())
         texts = {key: _text(path, archive, key) for key in ("name", "theory", "e_unit", "r_unit") if key in present}
+        stated = [key for key in ("interval_fs", "energy_autocorrelation_fs") if key in present]
+        times = {key: _positive(path, archive, key) for key in stated}
         unit, units_from = resolve_energy_unit(path, texts.get("e_unit", ""), energy_unit)
         length_unit = texts.get("r_unit", "")
         if length_unit.strip().lower() not in ("", "unknown", *LENGTH_UNIT_SPELLINGS):
@@ -63,6 +65,8 @@ def open_npz(path: Path, energy_unit: str | None) -> Trajectory:
             theory=texts.get("theory") or Trajectory.theory,
             energy_unit=unit,
             units_from=units_from,
+            interval_fs=times.get("interval_fs"),
+            autocorrelation_fs=times.get("energy_autocorrelation_fs"),
         )
 
 
@@ -128,6 +132,15 @@ def _text(path: Path, archive: zipfile.ZipFile, key: str) -> str:
             return ""
         value = member.whole().item()
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _positive(path: Path, archive: zipfile.ZipFile, key: str) -> float | None:
+    """An array of one positive number; None for anything else."""
+    with _ArrayMember(path, archive, key) as member:
+        if member.dtype.kind not in "fiu" or math.prod(member.shape) != 1:
+            return None
+        value = float(member.whole().item())
+    return value if 0 < value < math.inf else None
 
 
 def announced_rows(path: Path, key: str) -> int | None:

@@ -42,6 +42,16 @@ def test_inspect_source(run_command, capsys):
         assert words in table
 
 
+@pytest.mark.parametrize("time", [0.0, -5.0, np.nan, np.inf, np.ones(2), "5", None], ids=str)
+def test_a_file_that_does_not_state_how_far_apart_conformations_are(run_command, write_npz, capsys, time):
+    file = write_npz(interval_fs=5.0, energy_autocorrelation_fs=time)
+    assert run_command("inspect", file) == 0
+    assert "autocorrelation" not in capsys.readouterr().out
+    file = write_npz(interval_fs=5.0, energy_autocorrelation_fs=20)
+    assert run_command("inspect", file) == 0
+    assert "worth                        about 10 independent conformations" in capsys.readouterr().out
+
+
 def test_columns_are_aligned(run_command, tmp_path, capsys):
     run_command("convert", "sample", tmp_path / "out", "--train", 9, "--test", 100)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("split", "conf", "energy m"))]

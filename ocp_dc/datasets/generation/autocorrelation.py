@@ -12,7 +12,7 @@ WINDOW = 5  # autocorrelation times that are summed over
 def autocorrelation_time(series: Sequence[np.ndarray]) -> float:
     """Integrated autocorrelation time, in steps of the series: 1 + 2 Σ_t ρ(t), at least 1.
 
-    N values are worth about N / time independent ones. The sum ends at the first t of at least five times what it has
+    The sum ends at the first t of at least five times what it has
     come to (Sokal's window). ρ is of all series together, about their common mean; times beyond a fifth of a series'
     length are underestimated.
 
@@ -34,3 +34,8 @@ def autocorrelation_time(series: Sequence[np.ndarray]) -> float:
     times = 2 * np.cumsum(covariance / pairs / variance) - 1
     ends = np.flatnonzero(np.arange(longest) >= WINDOW * times)
     return float(max(1.0, times[ends[0] if len(ends) else -1]))
+
+
+def independent_count(count: int, time: float) -> int:
+    """How many independent values ``count`` of them are worth, of that autocorrelation time in steps: at least 1."""
+    return max(1, round(count / time))

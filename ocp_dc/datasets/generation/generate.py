@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator
 from tqdm import tqdm
 
 from ocp_dc.datasets.generation.all_electron import SOURCE, all_electron_shift
-from ocp_dc.datasets.generation.autocorrelation import autocorrelation_time
+from ocp_dc.datasets.generation.autocorrelation import autocorrelation_time, independent_count
 from ocp_dc.datasets.generation.labels import DftLabels, Labels, gfn2_calculator
 from ocp_dc.datasets.generation.molecules import check_electrons
 from ocp_dc.datasets.generation.partial_results import check_absent, partial_results
@@ -42,7 +42,7 @@ class Generated:
 
     def __str__(self) -> str:
         """For the terminal."""
-        independent = max(1, round(self.frames / self.autocorrelation_frames))
+        independent = independent_count(self.frames, self.autocorrelation_frames)
         shift = f"energies shifted by {self.energy_shift:,.4f} kcal/mol to an all-electron magnitude\n"
         return (
             f"{self.frames:,} conformations\n"

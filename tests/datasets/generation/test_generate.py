@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 
 import numpy as np
@@ -218,7 +219,7 @@ def command(monkeypatch, tmp_path, run_command):
     return lambda source, out, *more: run_command("generate", source, out, *small, *more)
 
 
-def test_command_generates_and_prints_shift_and_autocorrelation_time(command, tmp_path, capsys):
+def test_command_generates_and_prints_shift_and_autocorrelation_time(command, run_command, tmp_path, capsys):
     assert command("H2O", tmp_path / "water.npz", "--seed", 3) == 0
     printed = capsys.readouterr()
     assert "10 conformations" in printed.out
@@ -230,6 +231,12 @@ def test_command_generates_and_prints_shift_and_autocorrelation_time(command, tm
         assert str(written["name"]) == "H2O"
         for key in "EFRz":
             np.testing.assert_array_equal(written[key], data[key])
+    worth = re.search(r"worth about \d+ independent conformations", printed.out)[0]
+    run_command("inspect", tmp_path / "water.npz")
+    inspected = capsys.readouterr().out
+    assert re.search(r"interval \(fs\) +25\n", inspected)
+    assert re.search(rf"energy autocorrelation \(fs\) +{round(float(data['energy_autocorrelation_fs']))}\n", inspected)
+    assert worth.removeprefix("worth ") in inspected
 
 
 def test_command_without_the_shift_and_from_a_file(command, tmp_path, capsys):

@@ -12,9 +12,8 @@ WINDOW = 5  # autocorrelation times that are summed over
 def autocorrelation_time(series: Sequence[np.ndarray]) -> float:
     """Integrated autocorrelation time, in steps of the series: 1 + 2 Σ_t ρ(t), at least 1.
 
-    The sum ends at the first t of at least five times what it has
-    come to (Sokal's window). ρ is of all series together, about their common mean; times beyond a fifth of a series'
-    length are underestimated.
+    The sum ends at the first t of at least five times what it has come to (Sokal's window). ρ is of all series
+    together, about their common mean; times beyond a fifth of a series' length are underestimated.
 
     Args:
         series: of independent runs, each (n,), with n from 1.

@@ -12,21 +12,30 @@ class EndedBySignal(KeyboardInterrupt):
     """As if interrupted at the terminal: files that are not complete are removed, and locks let go."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {signal.Signals(number).name}")
+        super().__init__("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}")
         self.status = 128 + number
+
+
+# what Python does on each; of a KeyboardInterrupt of its own that leaves an exec'd text, as generated code is, it
+# remembers, even where it is caught, that `python -m` is to end by the signal in place of the exit status
+ORDINARY = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise :class:`EndedBySignal`; where they are ignored, as nohup has it, they still are."""
+    """Signals of ``ORDINARY`` raise :class:`EndedBySignal`; where they are ignored, as nohup has it, they still are."""
 
     def end(number: int, _frame: object) -> None:
         raise EndedBySignal(number)
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
+        for number, ordinary in ORDINARY.items():
+            if signal.getsignal(number) is ordinary:
                 before[number] = signal.signal(number, end)
     try:
         yield

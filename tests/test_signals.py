@@ -56,6 +56,16 @@ def test_a_checkpoint_that_is_whole_is_gone_on_from(train_arguments, tmp_path, m
     assert f"stopped in step 2; it goes on from {only_checkpoint(tmp_path)}" in caplog.text
 
 
+def test_an_interrupt_in_code_that_was_made_from_a_text_ends_with_its_status(tmp_path):
+    (tmp_path / "made.py").write_text(
+        "import sys\nfrom ocp_dc import cli\n"
+        "cli._run = lambda _: exec('import signal; signal.raise_signal(signal.SIGINT)')\nsys.exit(cli.main([]))\n"
+    )
+    with heeded(signal.SIGINT):
+        done = subprocess.run([sys.executable, "-m", "made"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "ocp-dc: interrupted\n")
+
+
 def test_nohup_is_left_alone():
     code = (
         "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom ocp_dc.signals import ended_by_signals\n"

@@ -16,8 +16,8 @@ class EndedBySignal(KeyboardInterrupt):
         self.status = 128 + number
 
 
-# what Python does on each; of a KeyboardInterrupt of its own that leaves an exec'd text, as generated code is, it
-# remembers, even where it is caught, that `python -m` is to end by the signal in place of the exit status
+# What Python does on each. SIGINT is here for its status: after a KeyboardInterrupt, no subclass of it, in code that
+# exec was given as text, `python -m` ends by the signal, even where it was caught.
 ORDINARY = {
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGHUP: signal.SIG_DFL,
